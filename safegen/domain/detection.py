@@ -1,6 +1,7 @@
 """What a detector says about an image, and which detector said it."""
 
 from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 

@@ -86,7 +86,9 @@ def _plain_files(folder: Path) -> Iterator[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:
-        raise DataError(f"cannot list {folder}: {error.strerror or error}; expected a readable folder") from error
+        raise DataError(
+            f"cannot list {folder}: {error.strerror or error}; expected a readable folder"
+        ) from error
     for path in entries:
         if path.is_symlink():
             raise DataError(f"cannot hash {path}: it is a symbolic link; replace it by the file it points to")
