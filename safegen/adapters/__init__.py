@@ -1,0 +1,1 @@
+"""Implementations of the ports on concrete systems: folders, S3, MLflow."""

@@ -1,0 +1,1 @@
+"""Publish, find, verify and withdraw releases of checkpoints in an object store."""

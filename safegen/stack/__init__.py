@@ -1,0 +1,1 @@
+"""Start, watch and stop the local services: object storage, MLflow and Prefect."""
