@@ -1,0 +1,56 @@
+# What a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export DO_NOT_TRACK := 1
+export GX_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format coverage stack clean distclean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
+	  sys.exit(0 if ok else f"safegen needs Python 3.11 to 3.13, found {sys.version.split()[0]}; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## Make the virtual environment from the lock (once; about 3 GB)
+
+demo: $(INSTALLED)  ## Retrain, evaluate, gate and promote the miniature, from raw images to a release
+	$(BIN)/safegen retrain --config configs/miniature.toml
+
+test: $(INSTALLED)  ## Run every test
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## Formatting, lint, layers and types, as CI runs them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED)  ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(INSTALLED)  ## Run the tests and list the lines they do not reach
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report --show-missing --skip-covered
+
+stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
+	$(BIN)/safegen stack up
+
+clean:  ## Remove the demo's state (releases among it) and caches
+	@if [ -x $(BIN)/safegen ] && [ -d .safegen ]; then $(BIN)/safegen stack down || true; fi
+	rm -rf .safegen dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find safegen flows tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean  ## The same, and the virtual environment
+	rm -rf $(VENV)

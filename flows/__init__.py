@@ -1,0 +1,1 @@
+"""Prefect flows: each body reads as the pipeline it runs."""
