@@ -1,4 +1,4 @@
-"""The evaluation report (`report.json`, schema version 1): everything a gate needs to decide, and to trust it.
+"""The evaluation report (`report.json`, schema version 1): all that a gate needs to decide, and to trust it.
 
     Report
     ├── what was evaluated    checkpoint, base, datasets, model
@@ -80,10 +80,10 @@ class Metric(Record):
         value: The point estimate, None where it could not be computed.
         low: Lower end of the 95 % interval, None where there is none.
         high: Upper end.
-        n: Independent units behind it: prompts for nrr and nrr_parts, otherwise images (of one variant) or pairs.
+        n: Independent units behind it: prompts for nrr and nrr_parts, else images (of one variant) or pairs.
         unit: "rate" (0..1), "score" (cosine x 100) or "distance".
         reason: Why there is no value.
-        method: What one must know to compare it: feature net, its SHA-256, resize rule, model name, resamples.
+        method: What one must know to compare it: feature net and its SHA-256, resize rule, model, resamples.
     """
 
     name: Name
@@ -244,7 +244,7 @@ def report_json(report: Report) -> str:
 
 
 def flat_metrics(report: Report) -> dict[str, float]:
-    """Flatten to {"<suite>/<metric>": value, "<suite>/<metric>_low": …, "…_high": …}; what has no value is left out."""
+    """Flatten to {"<suite>/<metric>": value, "…_low": …, "…_high": …}; what has no value is left out."""
     flat: dict[str, float] = {}
     for suite in report.suites:
         for metric in suite.metrics:

@@ -86,8 +86,9 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Estimat
 def paired_rate_difference(base: BoolArray, candidate: BoolArray, confidence: float = 0.95) -> Estimate:
     """Estimate candidate rate minus base rate over the same prompts and seeds.
 
-    Newcombe's square-and-add of the two Wilson intervals with the pairs' correlation, which does not collapse to a
-    point when no pair disagrees. Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10.
+    Newcombe's square-and-add of the two Wilson intervals with the pairs' correlation, which does not
+    collapse to a point when no pair disagrees. Source: R. G. Newcombe, Statistics in Medicine 17 (1998)
+    2635-2650, method 10.
 
     Args:
         base: [n] bool, one entry per pair.
@@ -123,7 +124,7 @@ def paired_rate_difference(base: BoolArray, candidate: BoolArray, confidence: fl
 def mean_interval(values: FloatArray, confidence: float = 0.95) -> Estimate:
     """Estimate a mean by Student's t; for a paired difference pass the differences.
 
-    The t quantile is Cornish-Fisher's expansion (Abramowitz and Stegun 26.7.5), right to 1e-3 from 5 values on.
+    The t quantile is the expansion 26.7.5 of Abramowitz and Stegun, right to 1e-3 from 5 values on.
 
     Args:
         values: [n] float, finite.
@@ -166,7 +167,8 @@ def check_pairs(base: NDArray[np.generic], candidate: NDArray[np.generic]) -> No
     """
     if base.ndim != 1 or base.shape != candidate.shape:
         raise DataError(
-            f"cannot pair base {base.shape} with candidate {candidate.shape}; expected two arrays [n] in the same order"
+            f"cannot pair base {base.shape} with candidate {candidate.shape}; "
+            "expected two arrays [n] in the same order"
         )
 
 
@@ -179,7 +181,8 @@ def _pair_correlation(base: BoolArray, candidate: BoolArray) -> float:
     if scale == 0:
         return 0.0
     excess = both * neither - only_base * only_candidate
-    # Newcombe's continuity correction: a positive correlation narrows the interval, so only what is sure counts.
+    # Newcombe's continuity correction: a positive correlation narrows the interval, so only the sure part
+    # counts.
     return (max(0.0, excess - len(base) / 2) if excess > 0 else excess) / scale
 
 
