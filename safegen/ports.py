@@ -6,10 +6,11 @@ Stages take these as plain arguments; `safegen.adapters` and `safegen.detectors`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,5 +117,132 @@ class Detector(Protocol):
         Returns:
             For each picture its detections after non-maximum suppression, highest score first, down to the
             detector's own floor.
+        """
+        ...
+
+
+class TrackedRun(Protocol):
+    """One run in a tracker. As a context manager it ends FAILED on an exception, else FINISHED.
+
+    Metrics may be held back for a moment and written together; all are written when the run ends.
+    Every method raises `RegistryError` when the tracker cannot take what it is given.
+    """
+
+    @property
+    def id(self) -> str:
+        """The tracker's id of the run, for `resume_run_id` and `parent_run_id`."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Where a person looks at the run: a link, or the command that opens the UI."""
+        ...
+
+    def log_params(self, params: Mapping[str, str | float | int | bool]) -> None:
+        """Record settings; a key that was recorded before must keep its value."""
+        ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record measured values at a step; names are grouped by their first part up to a slash."""
+        ...
+
+    def log_image(self, key: str, image: NDArray[np.uint8], step: int = 0) -> None:
+        """Record a picture, (H, W, 3) uint8 RGB, in a series named `key`."""
+        ...
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Keep a copy of a file with the run, in the given folder."""
+        ...
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a text with the run, as a file of the given name."""
+        ...
+
+    def log_dataset(self, name: str, digest: str, uri: str, context: str) -> None:
+        """Record a dataset version that the run reads, and what for (such as "training")."""
+        ...
+
+    def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:
+        """Keep a copy of a checkpoint folder as this run's model, file by file, without pickling.
+
+        Returns:
+            The model's id, for `ModelRegistry.register_candidate`.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Tracker(Protocol):
+    """Where runs are recorded."""
+
+    def start_run(
+        self,
+        *,
+        experiment: str,
+        run_name: str,
+        tags: Mapping[str, str],
+        description: str,
+        parent_run_id: str | None = None,
+        resume_run_id: str | None = None,
+        system_metrics_interval_s: float | None = None,
+    ) -> TrackedRun:
+        """Begin a run, or go on with one that ended or was killed.
+
+        Args:
+            experiment: Its name, made when it is new.
+            run_name: What a person reads in a list of runs.
+            tags: To search by.
+            description: Markdown for the run's page.
+            parent_run_id: The run under which this one is shown.
+            resume_run_id: Go on with this run instead of beginning one; tags and description are updated.
+            system_metrics_interval_s: Record CPU, memory, disk and GPU load this often; None for not at all.
+
+        Raises:
+            RegistryError: The tracker cannot be reached or refuses.
+        """
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Versions of models by name, and the aliases that point to them.
+
+    Every method raises `RegistryError` when the registry cannot be reached or refuses.
+    """
+
+    def register_candidate(
+        self, model: str, model_id_or_uri: str, *, tags: Mapping[str, str], description: str
+    ) -> str:
+        """Make a version of a model, or find the one that stands for the same checkpoint.
+
+        Args:
+            model: The registered model's name, made when it is new.
+            model_id_or_uri: What `TrackedRun.log_model_folder` returned, or where the checkpoint is.
+            tags: Must hold `checkpoint_digest`. A version that has the same digest is not made again; its other
+                tags and its description are brought up to date.
+            description: Markdown for the version's page.
+
+        Returns:
+            The version.
+        """
+        ...
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        """Point an alias to a version, wherever it pointed before."""
+        ...
+
+    def version_of_alias(self, model: str, alias: str) -> str | None:
+        """Return the version that an alias points to, or None when there is no such alias or model."""
+        ...
+
+    def tags(self, model: str, version: str) -> dict[str, str]:
+        """Return the tags of a version.
+
+        Raises:
+            RegistryError: There is no such version.
         """
         ...
