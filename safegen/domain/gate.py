@@ -15,6 +15,7 @@ from safegen.domain.consistency import inconsistencies
 from safegen.domain.decision import CheckKind, CheckOutcome, Decision
 from safegen.domain.policy import ChampionLimit, Check, Policy, policy_digest
 from safegen.domain.report import METRICS, Metric, Report, SuiteReport, report_digest
+from safegen.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ def _decide(case: _Case, now: datetime, versions: Mapping[str, str]) -> Decision
         detector=report.detector,
         policy_name=case.policy.name,
         policy_sha256=policy_digest(case.policy),
-        report_sha256=report_digest(report),
+        report_sha256=_digest_of(report),
         results_sha256=case.results_digest,
-        champion_report_sha256=report_digest(champion) if champion else None,
+        champion_report_sha256=_digest_of(champion) if champion else None,
         champion_checkpoint_sha256=champion.checkpoint_sha256 if champion else None,
         seeds=report.seeds,
         evaluation_versions={"safegen": report.code_version, **report.versions},
@@ -106,12 +107,23 @@ def _evidence(case: _Case) -> Iterator[CheckOutcome]:
     )
     yield _same_digest("results-digest", "results.parquet", case.results_digest, report.results_sha256)
     yield _evidence_of("detector", _detector_differences(report, policy), "the detector is the policy's")
+    for name, document in (("report-digest", report), ("champion-digest", case.champion)):
+        if document is not None:
+            problems = [] if _digest_of(document) else ["it holds a number that is not finite"]
+            yield _evidence_of(name, problems, "it has a canonical form")
     yield _evidence_of("consistency", inconsistencies(report), "the report agrees with itself")
     for name in dict.fromkeys(policy.required_suites):
         problems = [] if report.suite(name) else ["the report lacks this suite"]
         yield _evidence_of(f"suite {name}", problems, "the report holds this suite")
     for suite in report.suites:
         yield _unscored(suite, policy.max_unscored_rate)
+
+
+def _digest_of(report: Report) -> str | None:
+    try:
+        return report_digest(report)
+    except DataError:
+        return None  # NaN has no canonical form: its check fails
 
 
 def _evidence_of(name: str, problems: list[str], otherwise: str) -> CheckOutcome:
