@@ -1,0 +1,1 @@
+"""Data: ingest images from anywhere, validate them, and build the triplets that an edit trains on."""
