@@ -1,0 +1,1 @@
+"""Stable Diffusion itself: checkpoints, noise schedule, latents, losses, sampling, deltas."""
