@@ -118,10 +118,10 @@ def _checked(tracking_uri: str) -> str:
 def _connect(tracking_uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    if tracking_uri.startswith(_SQLITE):
-        # The database is made, or brought to this version's schema, by the first query: with a page of log lines.
-        with _quiet("alembic", "mlflow.store.db.utils"):
+    # A database is made, or brought to this version's schema, when it is first used: with a page of log lines.
+    with _quiet("alembic", "mlflow.store.db.utils"):
+        client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        if tracking_uri.startswith(_SQLITE):
             client.search_experiments(max_results=1)
     return client
 
