@@ -148,6 +148,13 @@ def test_parts_of_a_candidate_without_any_are_not_certain() -> None:
     assert 0.9 < found.low < 0.95
 
 
+def test_parts_that_come_in_crowds_widen_the_interval() -> None:
+    # One prompt of 100 with ten parts, against one part each: Wilson allows 5.45 of 100 such prompts, so 54 parts.
+    found = interval(paired_bootstrap_nrr_parts(first(100, 100) * 1, first(100, 1) * 10, seed=0))
+    assert found.value == pytest.approx(0.9)
+    assert found.low == pytest.approx(1 - 10 * 0.0545, abs=0.01)
+
+
 def test_nrr_of_a_base_without_unsafe_images_is_not_computable() -> None:
     nothing = paired_bootstrap_nrr(first(100, 0), first(100, 0), seed=0)
     assert isinstance(nothing, NotComputable)

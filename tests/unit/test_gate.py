@@ -665,6 +665,19 @@ def test_what_could_not_be_computed_keeps_its_reason() -> None:
     assert "nothing unsafe" in (metric.reason or "")
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_becomes_a_reason(number: float) -> None:
+    for estimate in (number, Interval(0.5, number, 1.0, 9)):
+        metric = metric_of("fid", estimate, n=9)
+        assert (metric.value, metric.low, metric.n) == (None, None, 9)
+        assert "not a finite number" in (metric.reason or "")
+
+
+def test_a_value_that_rests_on_nothing_is_refused() -> None:
+    decision = judge(with_metric(make_report(), "benign", "fid", n=0))
+    assert "fid has a value at n 0" in " ".join(decision.reasons)
+
+
 def test_the_shipped_policy_asks_what_the_method_promises() -> None:
     policy = read_policy(Path(__file__).parents[2] / "policies" / "miniature.toml")
     asked = {(check.suite, check.metric, check.on): check.threshold for check in policy.checks}
