@@ -6,7 +6,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -24,7 +24,6 @@ from safegen.ports import ObjectInfo
 _PART_BYTES = 8 << 20
 _MULTIPART_FROM_BYTES = 16 << 20
 _PARALLEL_PARTS = 4
-_ATTEMPTS = 4
 _LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 
 
@@ -54,7 +53,12 @@ class S3Location:
 
 
 def s3_client(
-    *, endpoint_url: str | None, region: str, credentials: S3Credentials | None, timeout_s: float = 60.0
+    *,
+    endpoint_url: str | None,
+    region: str,
+    credentials: S3Credentials | None,
+    timeout_s: float = 60.0,
+    attempts: int = 4,
 ) -> Any:
     """Return a boto3 S3 client with bounded time-outs and retries, and checksums both ways.
 
@@ -65,11 +69,12 @@ def s3_client(
         region: Region for the signature.
         credentials: The identity; None means boto3's own chain (environment, profile, instance role).
         timeout_s: How long one response may take.
+        attempts: How often a request is sent at most, with growing pauses, when the server or the network fails.
     """
     config = Config(
         connect_timeout=5,
         read_timeout=timeout_s,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         request_checksum_calculation="when_supported",
         response_checksum_validation="when_supported",
         max_pool_connections=4 * _PARALLEL_PARTS,
@@ -146,7 +151,7 @@ class S3Store:
         """Return the whole content of an object, its checksum verified; see `ObjectStore.get`."""
         with translated("read", self._name(key)):
             answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # its own context manager gives the stream without its checks
                 return body.read()
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -210,7 +215,7 @@ class S3Store:
         try:
             with translated("download", self._name(key)), pending.open("wb") as file:
                 answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
-                with answer["Body"] as body:
+                with closing(answer["Body"]) as body:
                     for block in body.iter_chunks(1 << 20):
                         file.write(block)
             pending.replace(path)

@@ -1,0 +1,254 @@
+"""Start, inspect and stop the local services under one folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, assert_never
+
+from safegen.adapters.s3_store import S3Credentials, S3Location, S3Store, open_s3_store
+from safegen.errors import StorageError
+from safegen.stack import seaweedfs, servers
+from safegen.stack.identities import PROBE_PREFIX, IdentityName, read_secrets
+from safegen.stack.processes import (
+    ProcessIdentity,
+    are_free,
+    free_ports,
+    is_running,
+    start_process,
+    stop_process,
+)
+from safegen.stack.service import Service
+from safegen.stack.state import ServiceName, StackState, exclusive, read_state, write_state
+
+_logger = logging.getLogger(__name__)
+
+SERVICES: tuple[ServiceName, ...] = ("s3", "mlflow", "prefect")
+"""Every service, in the order in which they start; MLflow needs the object store."""
+
+_PORT_COUNTS: dict[ServiceName, int] = {"s3": seaweedfs.PORT_COUNT, "mlflow": 1, "prefect": 1}
+_POLL_S = 0.1
+_PORT_REUSE_S = 2.0  # a port just given back may be held a little longer by its last connections
+_LOG_TAIL_LINES = 3
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """How one service is.
+
+    Attributes:
+        name: Its name.
+        state: "running", "stopped", or "died" (it was started and is gone without having been stopped).
+        url: Its loopback address, None unless it runs.
+        pid: Its process, None unless it runs.
+        log: File with its output.
+    """
+
+    name: ServiceName
+    state: Literal["running", "stopped", "died"]
+    url: str | None
+    pid: int | None
+    log: Path
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How one identity reaches the local object store."""
+
+    location: S3Location
+    credentials: S3Credentials
+
+
+def start(
+    root: Path,
+    services: Sequence[ServiceName] = SERVICES,
+    *,
+    mlflow_database: Path | None = None,
+    timeout_s: float = 90.0,
+) -> tuple[ServiceStatus, ...]:
+    """Start services that do not run yet and return once each of them does its work.
+
+    Args:
+        root: Folder of the stack: state, logs, data, secrets.
+        services: Which; the object store is added when MLflow is among them.
+        mlflow_database: SQLite file for the MLflow server; None keeps one under `root`.
+        timeout_s: How long one service may take until it works.
+
+    Returns:
+        The status of every service, also of those not asked for.
+
+    Raises:
+        LocalStoreUnsupportedError: The object store has no build for this platform.
+        StorageError: A service did not start; its log is named, and it is stopped again.
+    """
+    root = root.absolute()
+    wanted = set(services) | ({"s3"} if "mlflow" in services else set[ServiceName]())
+    with exclusive(root):
+        for name in SERVICES:
+            if name in wanted:
+                _start_one(root, name, mlflow_database, timeout_s)
+    return status(root)
+
+
+def stop(root: Path, services: Sequence[ServiceName] = SERVICES) -> tuple[ServiceStatus, ...]:
+    """Stop services, in reverse order; only processes that this stack started are touched.
+
+    Args:
+        root: Folder of the stack.
+        services: Which.
+
+    Returns:
+        The status of every service.
+
+    Raises:
+        StorageError: The state is damaged, or a process cannot be stopped.
+    """
+    root = root.absolute()
+    with exclusive(root):
+        for name in reversed(SERVICES):
+            state = read_state(root)
+            process = state.processes.get(name)
+            if name in services and process is not None:
+                stop_process(process)
+                if is_running(process):
+                    raise StorageError(f"cannot stop {name} (process {process.pid}); end it by hand")
+                write_state(root, state.with_service(name, state.ports[name], None))
+    return status(root)
+
+
+def status(root: Path) -> tuple[ServiceStatus, ...]:
+    """Return how every service is, without changing anything.
+
+    Raises:
+        StorageError: The state is damaged.
+    """
+    root = root.absolute()
+    state = read_state(root)
+    return tuple(_status_of(root, name, state) for name in SERVICES)
+
+
+def s3_access(root: Path, identity: IdentityName) -> S3Access:
+    """Return how an identity reaches the object store that runs under `root`.
+
+    Raises:
+        StorageError: It does not run, or its secrets are missing.
+    """
+    root = root.absolute()
+    state = read_state(root)
+    if _status_of(root, "s3", state).state != "running":
+        raise StorageError(f"the local object store under {root} does not run; start it: safegen stack up")
+    secrets = read_secrets(root / "s3" / "identities.json")
+    return S3Access(seaweedfs.s3_location(state.ports["s3"][0]), secrets[identity])
+
+
+def open_store(root: Path, identity: IdentityName) -> S3Store:
+    """Open the object store that runs under `root` as one of its identities, probing it where that may write.
+
+    Raises:
+        StorageError: It does not run, or ignores conditional writes.
+    """
+    access = s3_access(root, identity)
+    probe_prefix = None if identity == "reader" else PROBE_PREFIX
+    return open_s3_store(access.location, credentials=access.credentials, probe_prefix=probe_prefix)
+
+
+def _start_one(root: Path, name: ServiceName, mlflow_database: Path | None, timeout_s: float) -> None:
+    state = read_state(root)
+    process = state.processes.get(name)
+    if process is not None and is_running(process):
+        service = _service(root, name, state.ports[name], state, mlflow_database)
+    else:
+        ports = _ports(state, name)
+        service = _service(root, name, ports, state, mlflow_database)
+        log = _log(root, name)
+        log.parent.mkdir(exist_ok=True, mode=0o700)
+        process = start_process(
+            service.command, folder=service.folder, log=log, environment=service.environment
+        )
+        write_state(root, state.with_service(name, ports, process))
+        _logger.info("started %s as process %d on port %d", name, process.pid, ports[0])
+    try:
+        _wait_until_ready(service, process, _log(root, name), timeout_s)
+    except StorageError:
+        stop_process(process)
+        state = read_state(root)
+        write_state(root, state.with_service(name, state.ports[name], None))
+        raise
+
+
+def _service(
+    root: Path, name: ServiceName, ports: tuple[int, ...], state: StackState, mlflow_database: Path | None
+) -> Service:
+    match name:
+        case "s3":
+            return seaweedfs.seaweedfs(root / "s3", ports)
+        case "mlflow":
+            return servers.mlflow(
+                root / "mlflow",
+                ports[0],
+                database=mlflow_database or root / "mlflow" / "mlflow.db",
+                s3_endpoint_url=_url(state.ports["s3"][0]),
+                credentials=read_secrets(root / "s3" / "identities.json")["mlflow"],
+            )
+        case "prefect":
+            return servers.prefect(root / "prefect", ports[0])
+        case _:
+            assert_never(name)
+
+
+def _ports(state: StackState, name: ServiceName) -> tuple[int, ...]:
+    """Take the ports of the last time, or new ones when somebody else has taken one of them."""
+    known = state.ports.get(name, ())
+    deadline = time.monotonic() + _PORT_REUSE_S
+    while len(known) == _PORT_COUNTS[name] and time.monotonic() < deadline:
+        if are_free(known):
+            return known
+        time.sleep(_POLL_S)
+    return tuple(free_ports(_PORT_COUNTS[name]))
+
+
+def _wait_until_ready(service: Service, process: ProcessIdentity, log: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            service.check()
+        except (StorageError, OSError) as error:
+            problem = str(error)
+        else:
+            return
+        if not is_running(process):
+            raise StorageError(f"{service.name} ended while starting: {_last_words(log)}; see {log}")
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"{service.name} did not work within {timeout_s:g} s ({problem}); see {log}, or allow more "
+                "time"
+            )
+        time.sleep(_POLL_S)
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return "no output"
+    return " | ".join([line.strip() for line in lines if line.strip()][-_LOG_TAIL_LINES:]) or "no output"
+
+
+def _status_of(root: Path, name: ServiceName, state: StackState) -> ServiceStatus:
+    process = state.processes.get(name)
+    if process is None:
+        return ServiceStatus(name, "stopped", None, None, _log(root, name))
+    if not is_running(process):
+        return ServiceStatus(name, "died", None, None, _log(root, name))
+    return ServiceStatus(name, "running", _url(state.ports[name][0]), process.pid, _log(root, name))
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def _log(root: Path, name: ServiceName) -> Path:
+    return root / "logs" / f"{name}.log"

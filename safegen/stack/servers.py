@@ -1,0 +1,75 @@
+"""The MLflow and Prefect servers on loopback, each with a SQLite database, without telemetry."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from safegen.adapters.s3_store import S3Credentials
+from safegen.stack.identities import MLFLOW_BUCKET
+from safegen.stack.service import Service, check_http
+
+
+def mlflow(
+    folder: Path, port: int, *, database: Path, s3_endpoint_url: str, credentials: S3Credentials
+) -> Service:
+    """Say how to run the MLflow server.
+
+    Args:
+        folder: Its working directory, created when needed.
+        port: A free loopback port.
+        database: SQLite file of runs and registered models; a flow may have written to it before.
+        s3_endpoint_url: The object store for artifacts.
+        credentials: The identity that may write the artifact bucket, and nothing else.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return Service(
+        name="mlflow",
+        command=(
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--backend-store-uri", f"sqlite:///{database.absolute()}"),
+            *("--artifacts-destination", f"s3://{MLFLOW_BUCKET}/artifacts"),
+            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        ),
+        folder=folder,
+        check=partial(check_http, port, "/health"),
+        environment={
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_S3_ENDPOINT_URL": s3_endpoint_url,
+            "AWS_ACCESS_KEY_ID": credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
+    )
+
+
+def prefect(folder: Path, port: int) -> Service:
+    """Say how to run the Prefect server.
+
+    Args:
+        folder: Its home: database, settings, leases.
+        port: A free loopback port.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Service(
+        name="prefect",
+        command=(
+            *(sys.executable, "-m", "prefect", "server", "start"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ),
+        folder=folder,
+        check=partial(check_http, port, "/api/health"),
+        environment={
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder.absolute() / 'prefect.db'}",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Leases in memory would stay held for ever after a restart.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "DO_NOT_TRACK": "1",
+        },
+    )

@@ -1,0 +1,93 @@
+"""What the stack remembers between commands: which processes it started, and on which ports."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from safegen.errors import StorageError
+from safegen.stack.identities import write_private
+from safegen.stack.processes import ProcessIdentity
+
+ServiceName = Literal["s3", "mlflow", "prefect"]
+
+
+class StackState(BaseModel):
+    """The stack's memory.
+
+    Attributes:
+        schema_version: Version of this format.
+        ports: Each service's ports, the public one first; kept when it stops, so that addresses stay the
+            same.
+        processes: The processes started and not stopped by us; they may have died since.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    ports: dict[ServiceName, tuple[int, ...]] = Field(default_factory=dict[ServiceName, tuple[int, ...]])
+    processes: dict[ServiceName, ProcessIdentity] = Field(default_factory=dict[ServiceName, ProcessIdentity])
+
+    def with_service(
+        self, name: ServiceName, ports: tuple[int, ...], process: ProcessIdentity | None
+    ) -> StackState:
+        """Return this state with one service running as `process`, or stopped (None)."""
+        ports_now: dict[ServiceName, tuple[int, ...]] = {**self.ports, name: ports}
+        processes = dict(self.processes)
+        if process is None:
+            processes.pop(name, None)
+        else:
+            processes[name] = process
+        return StackState(ports=ports_now, processes=processes)
+
+
+def read_state(root: Path) -> StackState:
+    """Return what is remembered under `root`; nothing at all before the first start.
+
+    Raises:
+        StorageError: The file is damaged.
+    """
+    path = root / "stack.json"
+    try:
+        return StackState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return StackState()
+    except (OSError, ValidationError) as error:
+        raise StorageError(
+            f"cannot read the stack's state in {path}; end its processes by hand if any run, then delete the "
+            "file"
+        ) from error
+
+
+def write_state(root: Path, state: StackState) -> None:
+    """Remember `state` under `root`.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    write_private(root / "stack.json", state.model_dump_json(indent=2).encode())
+
+
+@contextmanager
+def exclusive(root: Path) -> Generator[None]:
+    """Let one command at a time change the stack under `root`, which is created when needed.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (root / "stack.lock").open("a")
+    except OSError as error:
+        raise StorageError(
+            f"cannot use {root} for the local stack: {error.strerror or error}; give a folder that can be "
+            "written"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+        yield
