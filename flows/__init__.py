@@ -1,1 +1,1 @@
-"""Prefect flows: each body reads as the pipeline it runs."""
+"""Prefect flows: thin, their bodies read as the pipeline. `safegen.pipeline` holds the stages themselves."""

@@ -115,7 +115,7 @@ def passed_decision(data: bytes, checkpoint_digest: str) -> dict[str, object]:
             "passed the "
             "gate can be released"
         )
-    if decision.get("checkpoint_digest") != checkpoint_digest:
+    if decision.get("checkpoint_sha256") != checkpoint_digest:
         raise DataError(
             f"the decision is about checkpoint {decision.get('checkpoint_digest')!r}, expected "
             f"{checkpoint_digest}; run "

@@ -62,7 +62,7 @@ def publish(
         store: Where releases live.
         model: Name of the released model.
         checkpoint: The checkpoint folder, safetensors only.
-        decision: The gate's decision, as it wrote it: `outcome` must be "pass" and `checkpoint_digest` this
+        decision: The gate's decision, as it wrote it: `outcome` must be "pass" and `checkpoint_sha256` this
             folder's.
         provenance: Who publishes, why, and what to note in the manifest.
 

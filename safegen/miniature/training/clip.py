@@ -16,7 +16,7 @@ from safegen.miniature.training.loop import Recipe, fit
 from safegen.miniature.training.pool import PicturePool
 from safegen.miniature.training.tokenizer import MAX_TOKENS
 
-CLIP_RECIPE = Recipe(steps=1300, batch_size=64, learning_rate=1e-3, weight_decay=0.05)
+CLIP_RECIPE = Recipe(steps=800, batch_size=64, learning_rate=1e-3, weight_decay=0.05)
 TEXT_WIDTH = 128
 _ALIAS_RATE = 0.4
 

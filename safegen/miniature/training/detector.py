@@ -14,7 +14,7 @@ from safegen.miniature.concepts import LABELS
 from safegen.miniature.training.loop import Recipe, fit
 from safegen.miniature.training.pool import PicturePool, to_tensor
 
-DETECTOR_RECIPE = Recipe(steps=3500, batch_size=64, learning_rate=2e-3, weight_decay=0.02)
+DETECTOR_RECIPE = Recipe(steps=2200, batch_size=64, learning_rate=2e-3, weight_decay=0.02)
 CELL_PX = 4
 GRID = 12
 

@@ -17,7 +17,7 @@ from safegen.miniature.training.clip import TEXT_WIDTH
 from safegen.miniature.training.loop import Recipe, fit
 from safegen.miniature.training.pool import PicturePool
 
-UNET_RECIPE = Recipe(steps=4600, batch_size=48, learning_rate=8e-4, warmup_steps=150, ema_decay=0.998)
+UNET_RECIPE = Recipe(steps=3200, batch_size=48, learning_rate=8e-4, warmup_steps=150, ema_decay=0.998)
 ALIAS_RATE = 0.2
 _EMPTY_RATE = 0.1
 _MIN_SNR_GAMMA = 5.0

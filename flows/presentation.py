@@ -1,0 +1,42 @@
+"""What a person sees of a run in Prefect: artifacts with tables and links."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from safegen.domain.decision import Decision
+from safegen.domain.decision_formats import as_markdown
+from safegen.pipeline.outcomes import Decided, Evaluated, Ingested, Promoted, Validated
+
+
+def show_ingest(ingested: Ingested) -> None:
+    """List what was taken in and what was refused."""
+    rows = [{"what": f"accepted, {name}", "images": count} for name, count in sorted(ingested.counts.items())]
+    rows += [
+        {"what": f"refused, {name}", "images": count} for name, count in sorted(ingested.quarantined.items())
+    ]
+    create_table_artifact(rows, key="ingest", description=f"Dataset {ingested.dataset} {ingested.digest}")
+
+
+def show_validation(validated: Validated) -> None:
+    """Link the Data Docs."""
+    create_link_artifact(validated.data_docs.as_uri(), "Data Docs", key="data-docs")
+
+
+def show_decision(decided: Decided, evaluated: Evaluated) -> None:
+    """Show the decision with every check, the metrics, and where the pictures are."""
+    decision = Decision.model_validate_json(Path(decided.decision).read_text())
+    sheets = "\n".join(f"- {suite}: <{path.as_uri()}>" for suite, path in evaluated.sheets.items())
+    text = f"{as_markdown(decision)}\n\nPictures\n\n{sheets}\n\nRun: {evaluated.run_url}\n"
+    create_markdown_artifact(text, key="decision", description=f"Report {evaluated.report_digest}")
+    rows = [{"metric": name, "value": value} for name, value in sorted(evaluated.metrics.items())]
+    create_table_artifact(rows, key="metrics", description="Evaluation")
+
+
+def show_release(released: Promoted) -> None:
+    """Tell which release the channel points to."""
+    create_markdown_artifact(
+        f"`{released.model}@{released.channel}` is version {released.version}: {released.uri}", key="release"
+    )

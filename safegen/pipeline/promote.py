@@ -1,0 +1,84 @@
+"""Stage 7: a candidate that passed becomes a version in the registry, a release, and what the channel points to."""
+
+from __future__ import annotations
+
+import getpass
+
+from safegen.blobs import put_blob
+from safegen.bootstrap import Platform
+from safegen.domain.decision import Decision
+from safegen.pipeline.gate import champion_version
+from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Promoted
+from safegen.release.channel import move_channel, read_channel
+from safegen.release.publish import Provenance, publish
+
+CANDIDATE_ALIAS, CHAMPION_ALIAS = "candidate", "champion"
+
+
+def register(platform: Platform, edited: Edited, decided: Decided) -> str:
+    """Make the candidate a version of the registered model, passed or not, and return the version."""
+    config = platform.config
+    decision = Decision.model_validate_json(decided.decision.read_text())
+    version = platform.registry.register_candidate(
+        config.model,
+        edited.model_id,
+        tags={
+            "checkpoint_digest": edited.checkpoint_digest,
+            "base_digest": edited.base_digest,
+            "decision": decision.outcome,
+            "report_digest": decision.report_sha256 or "",
+        },
+        description=_story(decision),
+    )
+    platform.registry.set_alias(config.model, CANDIDATE_ALIAS, version)
+    return version
+
+
+def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decided: Decided) -> Promoted:
+    """Publish, move the channel, move the alias: in this order, each step repeatable.
+
+    A run that is killed in between leaves the old release in place, and the next run completes it.
+
+    Raises:
+        DataError: The decision is not a pass for this checkpoint.
+        StorageError: The store failed.
+    """
+    config, store = platform.config, platform.promoter_store
+    registry_version = register(platform, edited, decided)
+    who, why = getpass.getuser(), f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}"
+    before = read_channel(store, config.model, config.promote.channel)
+    metadata = {
+        "base_digest": edited.base_digest,
+        "report_blob": put_blob(store, evaluated.report),
+        "report_digest": evaluated.report_digest,
+        "champion_version": champion_version(platform, edited.checkpoint_digest),
+        "edit_run": edited.run_id,
+        "evaluation_run": evaluated.run_id,
+    }
+    release = publish(
+        store,
+        config.model,
+        edited.checkpoint,
+        decided.decision.read_bytes(),
+        provenance=Provenance(who, why, metadata),
+    )
+    channel = move_channel(store, config.model, config.promote.channel, release.version, who=who, why=why)
+    platform.registry.set_alias(config.model, CHAMPION_ALIAS, registry_version)
+    return Promoted(
+        model=release.model,
+        version=release.version,
+        uri=release.uri,
+        digest=release.digest,
+        channel=channel.channel,
+        registry_version=registry_version,
+        changed=before is None or before.digest != channel.digest,
+    )
+
+
+def _story(decision: Decision) -> str:
+    lines = [f"**{decision.outcome}** by policy.", "", "| check | observed | threshold | passed |", "|---|---|---|---|"]
+    lines += [
+        f"| {check.name} | {check.observed} | {check.threshold} | {'yes' if check.passed else 'no'} |"
+        for check in decision.checks
+    ]
+    return "\n".join(lines)
