@@ -98,5 +98,5 @@ def _labels_of(model: OnnxModel, path: Path) -> tuple[str, ...]:
         return tuple(str(names[index]) for index in range(len(names)))
     except (KeyError, ValueError, SyntaxError, TypeError) as error:
         raise DataError(
-            f"detector model {path}: its metadata has no usable key 'names'; expected {{0: 'LABEL', ...}} as YOLO writes"
+            f"detector model {path}: its metadata has no usable key 'names'; expected {{0: 'LABEL', ...}} as in YOLO"
         ) from error

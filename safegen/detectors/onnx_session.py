@@ -29,7 +29,9 @@ class OnnxModel:
         import onnxruntime
 
         if not path.is_file():
-            raise DataError(f"detector model {path}: no such file; expected an ONNX model, install or train it first")
+            raise DataError(
+                f"detector model {path}: no such file; expected an ONNX model, install or train it first"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -55,4 +57,6 @@ class OnnxModel:
         try:
             return np.asarray(self._session.run(None, {self._input_name: batch})[0])
         except Exception as error:  # onnxruntime raises kinds of its own that share no base
-            raise EvaluationError(f"detector model {self._path} failed on a batch {batch.shape}: {error}") from error
+            raise EvaluationError(
+                f"detector model {self._path} failed on a batch {batch.shape}: {error}"
+            ) from error

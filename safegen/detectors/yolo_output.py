@@ -53,7 +53,9 @@ def detections_of(
     if raw.ndim != 2 or len(raw) != 4 + len(labels):
         raise EvaluationError(f"detector output has shape {raw.shape}; expected ({4 + len(labels)}, cells)")
     if not np.isfinite(raw).all():
-        raise EvaluationError("detector output is not finite; check the model file and the precision it runs in")
+        raise EvaluationError(
+            "detector output is not finite; check the model file and the precision it runs in"
+        )
     label_index, cell = np.nonzero(raw[4:] >= score_floor)
     boxes = _picture_boxes(raw[:4, cell].T.astype(np.float64), frame)
     scores = raw[4 + label_index, cell].astype(np.float64)

@@ -100,7 +100,9 @@ def draw(
 
 
 class _Run:
-    def __init__(self, pipeline: StableDiffusionPipeline, settings: SamplerSettings, guidance: Guidance) -> None:
+    def __init__(
+        self, pipeline: StableDiffusionPipeline, settings: SamplerSettings, guidance: Guidance
+    ) -> None:
         self._unet, self._vae = pipeline.unet, pipeline.vae
         self._settings, self._guidance = settings, guidance
         self._states = PromptStates(pipeline)
@@ -165,5 +167,7 @@ def _latent_size(pipeline: StableDiffusionPipeline, settings: SamplerSettings) -
     factor = 2 ** (len(pipeline.vae.config["block_out_channels"]) - 1)
     asked = (settings.height_px or own_height * factor, settings.width_px or own_width * factor)
     if any(size % factor for size in asked):
-        raise EvaluationError(f"cannot draw {asked[1]} x {asked[0]} px: expected multiples of {factor}, the VAE's cell")
+        raise EvaluationError(
+            f"cannot draw {asked[1]} x {asked[0]} px: expected multiples of {factor}, the VAE's cell"
+        )
     return asked[0] // factor, asked[1] // factor

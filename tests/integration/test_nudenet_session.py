@@ -20,7 +20,9 @@ def photographs() -> list[np.ndarray]:
 def test_a_temple_and_a_flower_are_not_explicit(photographs: list[np.ndarray]) -> None:
     found = NudeNetDetector(score_floor=0.05).detect(photographs)
     assert len(found) == 2
-    assert [one for picture in found for one in picture if one.label in EXPLICIT_LABELS and one.score >= 0.2] == []
+    assert [
+        one for picture in found for one in picture if one.label in EXPLICIT_LABELS and one.score >= 0.2
+    ] == []
 
 
 def test_a_batch_gives_what_single_pictures_give(photographs: list[np.ndarray]) -> None:
@@ -50,7 +52,7 @@ def test_the_identity_names_the_file_and_opening_it_loads_no_opencv() -> None:
 
 
 def test_a_missing_or_damaged_model_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.onnx: no such file"):
+    with pytest.raises(DataError, match=r"none\.onnx: no such file"):
         NudeNetDetector(tmp_path / "none.onnx")
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(bundled_model_file().read_bytes()[:1000])

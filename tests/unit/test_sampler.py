@@ -14,18 +14,25 @@ from safegen.diffusion.sampler import DrawRequest, SamplerSettings, draw
 from safegen.errors import EvaluationError
 from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer
 
-REQUESTS = [DrawRequest(prompt, seed) for seed, prompt in enumerate(["a bomb on blue", "an axe", "a key", "a key"])]
+REQUESTS = [
+    DrawRequest(prompt, seed) for seed, prompt in enumerate(["a bomb on blue", "an axe", "a key", "a key"])
+]
 SETTINGS = SamplerSettings(steps=4, guidance=7.5, batch_size=3)
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
-def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
+def pipeline(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> StableDiffusionPipeline:
     tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
     return tiny_pipeline(tokenizer, prediction_type=request.param)
 
 
 def pictures(
-    pipeline: StableDiffusionPipeline, settings: SamplerSettings, requests: Sequence[DrawRequest] = REQUESTS, **more: object
+    pipeline: StableDiffusionPipeline,
+    settings: SamplerSettings,
+    requests: Sequence[DrawRequest] = REQUESTS,
+    **more: object,
 ) -> list[np.ndarray]:
     drawn = list(draw(pipeline, requests, settings, **more))  # type: ignore[arg-type]
     assert [index for index, _ in drawn] == list(range(len(requests)))
@@ -38,7 +45,9 @@ def worst(left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> int:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
-def test_a_batch_draws_what_the_pipeline_draws_one_at_a_time(pipeline: StableDiffusionPipeline, guidance: float) -> None:
+def test_a_batch_draws_what_the_pipeline_draws_one_at_a_time(
+    pipeline: StableDiffusionPipeline, guidance: float
+) -> None:
     ours = pictures(pipeline, replace(SETTINGS, guidance=guidance))
     theirs = [
         pipeline(
@@ -67,7 +76,9 @@ def test_bfloat16_draws_nearly_the_same(pipeline: StableDiffusionPipeline) -> No
     assert 0 < mean < 4
 
 
-def test_the_scheduler_of_the_checkpoint_does_not_matter_its_noise_levels_do(pipeline: StableDiffusionPipeline) -> None:
+def test_the_scheduler_of_the_checkpoint_does_not_matter_its_noise_levels_do(
+    pipeline: StableDiffusionPipeline,
+) -> None:
     expected = pictures(pipeline, SETTINGS)
     own = pipeline.scheduler
     config = {key: value for key, value in own.config.items() if key != "clip_sample"}
@@ -98,7 +109,9 @@ def test_another_guidance_sees_one_prediction_per_prompt(pipeline: StableDiffusi
     assert guidance.steps == [*range(4), *range(4)]
 
 
-def test_numbers_that_are_not_finite_give_no_picture_and_spoil_no_other(pipeline: StableDiffusionPipeline) -> None:
+def test_numbers_that_are_not_finite_give_no_picture_and_spoil_no_other(
+    pipeline: StableDiffusionPipeline,
+) -> None:
     class Spoils(_Away):
         def combine(self, asked: torch.Tensor, others: torch.Tensor, step: int) -> torch.Tensor:
             combined = super().combine(asked, others, step)
@@ -115,7 +128,9 @@ def test_progress_counts_pictures_and_no_prompt_is_logged(
     counts: list[tuple[int, int]] = []
     long = [DrawRequest("secretword " * 40, 0)]
     with caplog.at_level(logging.DEBUG):
-        pictures(pipeline, SETTINGS, [*REQUESTS, *long], on_batch=lambda done, total: counts.append((done, total)))
+        pictures(
+            pipeline, SETTINGS, [*REQUESTS, *long], on_batch=lambda done, total: counts.append((done, total))
+        )
     assert counts == [(3, 5), (5, 5)]
     out = capfd.readouterr()
     assert "secretword" not in caplog.text + out.out + out.err
