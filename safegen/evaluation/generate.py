@@ -1,0 +1,161 @@
+"""Draws the pictures of a suite by one checkpoint, shard by shard; a run that was killed goes on where it was.
+
+Pictures lie under a digest of all that decides what they look like: checkpoint, prompts and seeds, sampler. So those
+of an unchanged base are found again by every later evaluation, and nothing is mistaken for something else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safegen.diffusion.guidance import ClassifierFreeGuidance, Guidance
+from safegen.diffusion.sampler import SCHEDULER_NAME, DrawnCount, DrawRequest, SamplerSettings, draw
+from safegen.domain.digests import digest_json
+from safegen.errors import EvaluationError
+from safegen.evaluation.prompt_suite import PromptRow, PromptSuite
+from safegen.evaluation.shards import DrawnPicture, ranges, read_shard, shard_path, write_shard
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+_log = logging.getLogger(__name__)
+_PICTURES_VERSION = 1
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedCheckpoint:
+    """A checkpoint to evaluate.
+
+    Attributes:
+        sha256: Tree digest of its folder.
+        load: Loads its pipeline; called only if there is a picture to draw, so a known base is not even loaded.
+        guidance: How it is sampled; None for classifier-free guidance. A defence that acts in the sampler has its own.
+    """
+
+    sha256: str
+    load: Callable[[], StableDiffusionPipeline]
+    guidance: Guidance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSuite:
+    """Where the pictures of one suite by one checkpoint are.
+
+    Attributes:
+        suite: What was drawn.
+        folder: Of its shards.
+        shard_size: Pictures in a shard.
+    """
+
+    suite: PromptSuite
+    folder: Path
+    shard_size: int
+
+    def shards(self) -> Iterator[list[DrawnPicture]]:
+        """Yield the pictures of one shard after the other.
+
+        Raises:
+            EvaluationError: A shard has gone or was damaged since it was drawn.
+        """
+        for start, end in ranges(len(self.suite.rows), self.shard_size):
+            path = shard_path(self.folder, start, end)
+            pictures = read_shard(path, self.suite.rows[start:end])
+            if pictures is None:
+                raise EvaluationError(
+                    f"cannot score {path}: it is missing or damaged; run the evaluation again"
+                )
+            yield pictures
+
+
+def draw_suites(
+    checkpoint: EvaluatedCheckpoint,
+    suites: tuple[PromptSuite, ...],
+    sampler: SamplerSettings,
+    *,
+    work_dir: Path,
+    shard_size: int,
+    variant: str,
+    progress: Progress,
+) -> list[DrawnSuite]:
+    """Draw all suites, but for the shards that are there already.
+
+    Args:
+        checkpoint: What draws.
+        suites: What to draw.
+        sampler: How.
+        work_dir: Where pictures are kept, for any number of checkpoints.
+        shard_size: Pictures between two points from which a killed run goes on.
+        variant: "base" or "candidate", for progress and the log.
+        progress: Told after every batch.
+
+    Raises:
+        EvaluationError: The pipeline cannot draw, or the shard size is below 1.
+    """
+    if shard_size < 1:
+        raise EvaluationError(f"cannot draw shards of {shard_size} pictures; expected at least 1")
+    drawn = [
+        DrawnSuite(suite, work_dir / "pictures" / pictures_digest(checkpoint, suite, sampler), shard_size)
+        for suite in suites
+    ]
+    pipeline: StableDiffusionPipeline | None = None
+    for place in drawn:
+        total, what = len(place.suite.rows), f"{variant}: {place.suite.name}"
+        for start, end in ranges(total, shard_size):
+            path, rows = shard_path(place.folder, start, end), place.suite.rows[start:end]
+            if read_shard(path, rows) is None:
+                pipeline = pipeline or checkpoint.load()
+                told = _counted(progress, what, start, total)
+                write_shard(path, rows, _draw_rows(pipeline, rows, sampler, checkpoint.guidance, told))
+                _log.info("%s: drew pictures %d to %d of %d", what, start, end, total)
+            progress(what, end, total)
+    return drawn
+
+
+def pictures_digest(checkpoint: EvaluatedCheckpoint, suite: PromptSuite, sampler: SamplerSettings) -> str:
+    """Return the digest of all that decides what the pictures of a suite look like.
+
+    The batch size is not among it, since a picture does not depend on its batch.
+    """
+    guidance = checkpoint.guidance or ClassifierFreeGuidance(sampler.guidance)
+    return digest_json(
+        {
+            "version": _PICTURES_VERSION,
+            "checkpoint": checkpoint.sha256,
+            "prompts": suite.sha256,
+            "scheduler": SCHEDULER_NAME,
+            "steps": sampler.steps,
+            "guidance": guidance.description,
+            "height_px": sampler.height_px,
+            "width_px": sampler.width_px,
+            "precision": sampler.precision,
+        }
+    )
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Be the progress of those who do not want to know."""
+
+
+def _counted(progress: Progress, what: str, start: int, total: int) -> DrawnCount:
+    return lambda done, _: progress(what, start + done, total)
+
+
+def _draw_rows(
+    pipeline: StableDiffusionPipeline,
+    rows: tuple[PromptRow, ...],
+    sampler: SamplerSettings,
+    guidance: Guidance | None,
+    on_batch: DrawnCount,
+) -> list[NDArray[np.uint8] | None]:
+    requests = [DrawRequest(row.text, row.seed) for row in rows]
+    return [picture for _, picture in draw(pipeline, requests, sampler, guidance=guidance, on_batch=on_batch)]

@@ -1,0 +1,80 @@
+"""Metrics of a suite from what the CLIP model measured: FID, KID, CLIP score and perceptual distance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+
+from safegen.domain.report import Metric, Plain, metric_of
+from safegen.domain.statistics import NotComputable, mean_interval
+from safegen.evaluation.quality import PairMeasures
+from safegen.metrics.clip_pair import ClipPair
+from safegen.metrics.feature_net import FeatureNet
+from safegen.metrics.fid import frechet_distance
+from safegen.metrics.kid import SUBSETS, KernelDistance, kernel_distance
+
+_NAMES = ("fid", "kid", "clip_score", "base_clip_score", "clip_score_drop", "perceptual_distance")
+_NO_PAIR = NotComputable("no pair of pictures could be scored", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Pictures that FID and KID compare with in the place of the base's.
+
+    Attributes:
+        name: Such as "coco-30k".
+        features: Of the pictures, by the feature net of the evaluation.
+    """
+
+    name: str
+    features: Float[torch.Tensor, "n features"]
+
+
+def quality_metrics(
+    measures: PairMeasures | None, clip: ClipPair, *, seed: int, reference: Reference | None = None
+) -> Iterator[Metric]:
+    """Yield the metrics of one suite.
+
+    Args:
+        measures: Of its pairs; None where no pair could be scored, which gives metrics with that reason.
+        clip: The model that measured.
+        seed: Of KID's subsets.
+        reference: Pictures to compare with; None for the base's own, by the same prompts and seeds.
+    """
+    if measures is None:
+        yield from (metric_of(name, _NO_PAIR) for name in _NAMES)
+        return
+    yield from _set_distances(measures, clip, seed=seed, reference=reference)
+    model: dict[str, Plain] = {"model": clip.name, "model_sha256": clip.sha256, "scale": "cosine x 100"}
+    base, ours = measures.base_clip.numpy(), measures.candidate_clip.numpy()
+    for name, values in (("clip_score", ours), ("base_clip_score", base), ("clip_score_drop", ours - base)):
+        yield metric_of(name, mean_interval(values), method=dict(model))
+    method: dict[str, Plain] = {
+        **FeatureNet(clip).method,
+        "layers": ", ".join(str(layer) for layer in measures.layers),
+        "form": "channel-normalised hidden states; not LPIPS",
+    }
+    yield metric_of("perceptual_distance", mean_interval(measures.distance.numpy()), method=method)
+
+
+def _set_distances(
+    measures: PairMeasures, clip: ClipPair, *, seed: int, reference: Reference | None
+) -> Iterator[Metric]:
+    compared = measures.base_features if reference is None else reference.features
+    n = len(measures.candidate_features)
+    method: dict[str, Plain] = {
+        **FeatureNet(clip).method,
+        "reference": "base, same prompts and seeds" if reference is None else reference.name,
+        "reference_n": len(compared),
+    }
+    fid = frechet_distance(compared, measures.candidate_features)
+    yield metric_of("fid", fid, n=n, method=dict(method))
+    kid = kernel_distance(compared, measures.candidate_features, seed=seed)
+    if isinstance(kid, KernelDistance):
+        method |= {"std": kid.std, "subsets": SUBSETS, "subset_size": kid.subset_size, "seed": seed}
+        yield metric_of("kid", kid.value, n=n, method=method)
+    else:
+        yield metric_of("kid", kid, method=method)
