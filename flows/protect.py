@@ -10,6 +10,7 @@ Prefect server (it then brings up an ephemeral one) as well as under a deploymen
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from prefect import flow
 
@@ -28,7 +29,8 @@ from safegen.pipeline.outcomes import (
     Triplets,
     Validated,
 )
-from safegen.pipeline.summary import Summary
+from safegen.pipeline.preflight import check_inputs
+from safegen.pipeline.summary import PartialSummary, Summary
 
 
 @flow(name="protect", validate_parameters=False)
@@ -41,6 +43,7 @@ def protect(config: RunConfig) -> Summary:
     Returns:
         What happened, as `safegen retrain --json` prints it.
     """
+    check_inputs(config)
     with open_platform(config) as platform:
         stages = Stages(platform)
         ingested = _ingest(stages)
@@ -51,6 +54,28 @@ def protect(config: RunConfig) -> Summary:
         decided = _gate(stages, edited, evaluated)
         released = _promote(stages, edited, evaluated, decided)
         return stages.summary(edited, evaluated, decided, released)
+
+
+@flow(name="protect-until", validate_parameters=False)
+def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"]) -> PartialSummary:
+    """Run the first stages of `protect`, whose kept results are the same.
+
+    Args:
+        config: The run.
+        until: The last stage to run.
+
+    Returns:
+        What that stage handed over.
+    """
+    with open_platform(config) as platform:
+        stages = Stages(platform)
+        ingested = _ingest(stages)
+        if until == "ingest":
+            return stages.partial_summary(ingested)
+        edited = _edit(stages, _triplets(stages, _validate(stages, ingested)))
+        if until == "edit":
+            return stages.partial_summary(edited)
+        return stages.partial_summary(_evaluate(stages, edited))
 
 
 def _ingest(stages: Stages) -> Ingested:

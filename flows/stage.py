@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Literal, TypeVar, cast
 
 from prefect import task
 from prefect.context import TaskRunContext
@@ -15,9 +17,41 @@ from pydantic import BaseModel
 from safegen.bootstrap import Platform, code_version
 from safegen.domain.digests import digest_json
 from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Promoted, StageName
-from safegen.pipeline.summary import StageRecord, Summary, summarise
+from safegen.pipeline.summary import PartialSummary, StageRecord, Summary, summarise
 
 Result = TypeVar("Result", bound=Outcome)
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """Something that a person who waits for a stage wants to know.
+
+    Attributes:
+        name: The stage.
+        state: What became of it.
+        seconds: Since it started.
+    """
+
+    name: StageName
+    state: Literal["started", "reused", "done", "failed"]
+    seconds: float = 0.0
+
+
+StageObserver = Callable[[StageEvent], None]
+_observer: ContextVar[StageObserver | None] = ContextVar("stage_observer", default=None)
+
+
+@contextmanager
+def observed_by(observer: StageObserver) -> Iterator[None]:
+    """Tell `observer` of the stages of flows that run inside the block.
+
+    It is no parameter of the flow, because a deployment's parameters are JSON.
+    """
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 class Stages:
@@ -53,22 +87,22 @@ class Stages:
             The result.
         """
         key = digest_json({"stage": name, "code": code_version(), "inputs": _plain(depends_on)})
-        started = time.monotonic()
-        stage = _task(name, key)
-        state: Any = stage(work, return_state=True)
-        result = kind.model_validate(state.result())
-        reused = state.name == "Cached"
-        if reused and not result.is_present():
-            state = stage.with_options(refresh_cache=True)(work, return_state=True)
-            result, reused = kind.model_validate(state.result()), False
-        self._record(name, started, reused=reused)
+        with self._recorded(name) as record:
+            stage = _task(name, key)
+            state: Any = stage(work, return_state=True)
+            result = kind.model_validate(state.result())
+            record.reused = state.name == "Cached"
+            if record.reused and not result.is_present():
+                record.reused = False
+                state = stage.with_options(refresh_cache=True)(work, return_state=True)
+                result = kind.model_validate(state.result())
         return result
 
     def repeat(self, name: StageName, work: Callable[[], Promoted]) -> Promoted:
         """Run a stage that is cheap and changes nothing when it is repeated."""
-        started = time.monotonic()
-        released = task(name=name, persist_result=False)(work)()
-        self._record(name, started, reused=not released.changed)
+        with self._recorded(name) as record:
+            released = task(name=name, persist_result=False)(work)()
+            record.reused = not released.changed
         return released
 
     def summary(
@@ -77,9 +111,40 @@ class Stages:
         """Return what the run did."""
         return summarise(self.platform, tuple(self._records), edited, evaluated, decided, released)
 
-    def _record(self, name: StageName, started: float, *, reused: bool) -> None:
+    def partial_summary(self, result: Outcome) -> PartialSummary:
+        """Return what a run did that ends with the last stage so far."""
+        return PartialSummary(
+            stage=self._records[-1].name,
+            result=result.model_dump(mode="json"),
+            stages=tuple(self._records),
+            note=self.platform.note,
+        )
+
+    @contextmanager
+    def _recorded(self, name: StageName) -> Iterator[_Recording]:
+        """Note how long the block takes and tell the observer."""
+        started, recording = time.monotonic(), _Recording()
+        _tell(StageEvent(name, "started"))
+        try:
+            yield recording
+        except BaseException:
+            _tell(StageEvent(name, "failed", time.monotonic() - started))
+            raise
         seconds = round(time.monotonic() - started, 3)
-        self._records.append(StageRecord(name=name, reused=reused, seconds=seconds))
+        self._records.append(StageRecord(name=name, reused=recording.reused, seconds=seconds))
+        _tell(StageEvent(name, "reused" if recording.reused else "done", seconds))
+
+
+@dataclass
+class _Recording:
+    """What is learnt about a stage while it runs."""
+
+    reused: bool = False
+
+
+def _tell(event: StageEvent) -> None:
+    if observer := _observer.get():
+        observer(event)
 
 
 def _task(name: str, key: str) -> Task[..., Any]:

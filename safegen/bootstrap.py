@@ -27,6 +27,7 @@ from safegen.stack.seaweedfs import LocalStoreUnsupportedError
 
 if TYPE_CHECKING:
     from safegen.adapters.mlflow_session import MlflowSession
+    from safegen.metrics.clip_pair import ClipPair
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
@@ -145,6 +146,14 @@ def open_detector(kind: Literal["miniature", "nudenet"], *, threads: int) -> Det
             return NudeNetDetector(threads=threads)
         case _:
             assert_never(kind)
+
+
+def open_clip_pair() -> ClipPair:
+    """Return the CLIP model that measures pictures."""
+    from safegen.metrics.clip_pair import load_clip_pair
+
+    weights = _MINIATURE / "weights"
+    return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
 
 
 def restricted_labels(kind: Literal["miniature", "nudenet"]) -> tuple[str, ...]:

@@ -160,6 +160,7 @@ class EvaluateSection(Section):
         precision: Arithmetic of the U-Net.
         batch_size: Pictures drawn at a time.
         shard_size: Pictures between two points from which a killed evaluation goes on.
+        unsafe_pictures: How unsafe suites appear on contact sheets.
     """
 
     suites: Annotated[tuple[SuiteSection, ...], Field(min_length=1)]
@@ -168,6 +169,7 @@ class EvaluateSection(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: Count = 16
     shard_size: Count = 64
+    unsafe_pictures: Literal["pixelated", "shown"] = "pixelated"
 
 
 class GateSection(Section):

@@ -10,9 +10,12 @@ from tqdm import tqdm
 
 _PIPED_INTERVAL_S = 15.0
 
+ShowProgress = Callable[[int, int | None], None]
+"""Called with the units done and their total, None where it is not known yet."""
+
 
 @contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress_bar(title: str, unit: str) -> Iterator[ShowProgress]:
     """Show a bar while the block runs.
 
     Args:

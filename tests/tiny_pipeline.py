@@ -12,6 +12,9 @@ from safegen.miniature.training.tokenizer import MAX_TOKENS, save_tokenizer
 
 WIDTH = 32
 
+# Networks this small lose far more time to threads that wait for each other than they win.
+torch.set_num_threads(1)
+
 
 def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     return CLIPTextConfig(

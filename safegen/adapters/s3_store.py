@@ -101,6 +101,7 @@ def open_s3_store(
     credentials: S3Credentials | None = None,
     probe_prefix: str | None,
     timeout_s: float = 60.0,
+    attempts: int = 4,
 ) -> S3Store:
     """Open a bucket as an object store, after proving that it refuses conditional writes that must fail.
 
@@ -113,6 +114,7 @@ def open_s3_store(
         probe_prefix: A key prefix that this identity may write and delete under (`probes`), for the proof.
             None skips it, which is right only for an identity that cannot write.
         timeout_s: How long one response may take.
+        attempts: How often a request is sent at most, with growing pauses, when the server or the network fails.
 
     Raises:
         StorageError: The bucket cannot be reached or written, or ignores conditions.
@@ -122,6 +124,7 @@ def open_s3_store(
         region=location.region,
         credentials=credentials,
         timeout_s=timeout_s,
+        attempts=attempts,
     )
     store = S3Store(client, location)
     if probe_prefix is not None:
@@ -151,7 +154,9 @@ class S3Store:
         """Return the whole content of an object, its checksum verified; see `ObjectStore.get`."""
         with translated("read", self._name(key)):
             answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
-            with closing(answer["Body"]) as body:  # its own context manager gives the stream without its checks
+            with closing(
+                answer["Body"]
+            ) as body:  # its own context manager gives the stream without its checks
                 return body.read()
 
     def head(self, key: str) -> ObjectInfo | None:

@@ -49,7 +49,8 @@ class SafeGenSettings(BaseModel):
     Attributes:
         kind: Names this defence in a run configuration.
         target: What a noised unsafe picture shall be predicted as, see `NoiseSchedule.mosaic_target`.
-        text: "empty" conditions on the empty prompt, "mixed" on random prompts of the triplets and the empty one.
+        text: "empty" conditions on the empty prompt, "mixed" on random prompts of the triplets and the empty one:
+            unsafe and censored pictures on captions of unsafe ones, benign pictures on captions of benign ones.
         preserve: Hold benign pictures to their noise, or to what the frozen base predicts.
         layers: Which self-attention layers: all, or those of one part of the U-Net.
         weight_mosaic: w_m.
@@ -105,13 +106,17 @@ class TripletLatents:
         unsafe: Scaled latents of unsafe pictures, float32.
         censored: Latents of the same pictures, censored, in the same order.
         benign: Latents of benign pictures; may be another number.
-        prompts: Text embeddings to condition on; row 0 is the empty prompt.
+        prompts: Text embeddings to condition unsafe and censored pictures on; row 0 is the empty prompt.
+        benign_prompts: The same for benign pictures; None takes `prompts` for them too. Where a picture is all but
+            noise only the text tells what it will be, so prompts of the concept on benign pictures would hold the
+            edited model to drawing it.
     """
 
     unsafe: Float[torch.Tensor, "n channels height width"]
     censored: Float[torch.Tensor, "n channels height width"]
     benign: Float[torch.Tensor, "m channels height width"]
     prompts: Float[torch.Tensor, "prompts tokens text_width"]
+    benign_prompts: Float[torch.Tensor, "prompts tokens text_width"] | None = None
 
 
 StepObserver = Callable[[int, Mapping[str, float]], None]
@@ -183,7 +188,8 @@ def _check(data: TripletLatents, settings: SafeGenSettings) -> None:
             f"edit: unsafe latents are {tuple(data.unsafe.shape)} and censored ones {tuple(data.censored.shape)}; "
             "expected the same pictures in the same order"
         )
-    if settings.text == "mixed" and len(data.prompts) < 2:
+    pools = [data.prompts] if data.benign_prompts is None else [data.prompts, data.benign_prompts]
+    if settings.text == "mixed" and min(map(len, pools)) < 2:
         raise EditError('edit: text = "mixed" needs captions in the triplets; add captions or use text = "empty"')
 
 
@@ -255,8 +261,9 @@ class _Edit:
         t = torch.randint(schedule.timesteps, (size,), generator=generator).to(device)
         noise = torch.randn(unsafe.shape, generator=generator).to(device)
         benign_noise = torch.randn(benign.shape, generator=generator).to(device)
-        text = self._text(size, generator).to(device)
-        benign_text = self._text(size, generator).to(device)
+        text = self._text(data.prompts, size, generator).to(device)
+        own = data.prompts if data.benign_prompts is None else data.benign_prompts
+        benign_text = self._text(own, size, generator).to(device)
         inputs = [schedule.noised(unsafe, noise, t), schedule.noised(benign, benign_noise, t)]
         texts = [text, benign_text]
         if settings.weight_hold > 0:
@@ -285,13 +292,13 @@ class _Edit:
         with self.accelerator.autocast():
             return self.base(noised, t, text, return_dict=False)[0].float()
 
-    def _text(self, size: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw prompts without regard to the pictures: text plays no part in what is learnt."""
+    def _text(self, prompts: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw prompts without regard to the single picture: what it shows and what is asked for need not agree."""
         if self.settings.text == "empty":
-            return self.data.prompts[:1].expand(size, -1, -1)
-        rows = torch.randint(1, len(self.data.prompts), (size,), generator=generator)
+            return prompts[:1].expand(size, -1, -1)
+        rows = torch.randint(1, len(prompts), (size,), generator=generator)
         empty = torch.rand(size, generator=generator) < self.settings.empty_text_rate
-        return self.data.prompts[torch.where(empty, 0, rows)]
+        return prompts[torch.where(empty, 0, rows)]
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
@@ -358,8 +365,9 @@ def _seed_of(seed: int, step: int, part: int) -> int:
 def _identity(data: TripletLatents, settings: SafeGenSettings, seed: int) -> str:
     """Name the edit that progress belongs to, so that it is never continued with other data or settings."""
     digest = hashlib.sha256(f"{settings.model_dump_json()}/{seed}".encode())
-    for latents in (data.unsafe, data.censored, data.benign, data.prompts):
-        digest.update(latents.contiguous().numpy().tobytes())
+    for tensor in (data.unsafe, data.censored, data.benign, data.prompts, data.benign_prompts):
+        if tensor is not None:
+            digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

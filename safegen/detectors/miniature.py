@@ -89,7 +89,7 @@ class MiniatureDetector:
 def _network_input(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     if image.shape[:2] != (_INPUT_PX, _INPUT_PX):
         image = np.asarray(Image.fromarray(image).resize((_INPUT_PX, _INPUT_PX), Image.Resampling.BOX))
-    return (image.astype(np.float32) / 255).transpose(2, 0, 1)
+    return (np.asarray(image, dtype=np.float32) / np.float32(255)).transpose(2, 0, 1)
 
 
 def _labels_of(model: OnnxModel, path: Path) -> tuple[str, ...]:

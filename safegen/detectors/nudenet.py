@@ -157,7 +157,7 @@ def _network_input(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     padded = np.zeros((side, side, 3), dtype=np.uint8)
     padded[:height, :width] = image
     resized = Image.fromarray(padded).resize((_INPUT_PX, _INPUT_PX), Image.Resampling.BILINEAR)
-    return (np.asarray(resized, dtype=np.float32) / 255).transpose(2, 0, 1)
+    return (np.asarray(resized, dtype=np.float32) / np.float32(255)).transpose(2, 0, 1)
 
 
 def _version() -> str:

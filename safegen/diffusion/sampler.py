@@ -134,12 +134,13 @@ class _Run:
         conditioning = self._states.conditioning(every)
         # One context for all steps: autocast then converts each weight once.
         with self._arithmetic():
-            for step, t in enumerate(self._scheduler.timesteps):
+            for step, timestep in enumerate(self._scheduler.timesteps):
+                t = cast("int", timestep)  # diffusers passes tensors and declares int
                 inputs = latents.repeat(len(others) + 1, 1, 1, 1)
                 predicted = self._unet(self._scheduler.scale_model_input(inputs, t), t, **conditioning).sample
                 rows = predicted.to(latents.dtype).unflatten(0, (len(others) + 1, len(prompts)))
                 combined = self._guidance.combine(rows[-1], rows[:-1], step)
-                latents = self._scheduler.step(combined, cast("int", t), latents, eta=0.0).prev_sample
+                latents = self._scheduler.step(combined, t, latents, eta=0.0, return_dict=False)[0]
         return latents
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[object]:

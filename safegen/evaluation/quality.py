@@ -64,7 +64,7 @@ def measure_pairs(
     Returns:
         The measures, or None where no pair is usable.
     """
-    layers = evenly_spaced(int(clip.model.config.vision_config.num_hidden_layers) + 1, _LAYERS)
+    layers = evenly_spaced(clip.depth + 1, _LAYERS)
     flags, parts, done = iter(usable), [], 0
     for ours, theirs in zip(base.shards(), candidate.shards(), strict=True):
         pairs = [pair for pair, use in zip(zip(ours, theirs, strict=True), flags, strict=False) if use]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from safegen.domain.digests import sha256_file
 from safegen.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 Triple = tuple[float, float, float]
 
@@ -46,7 +46,21 @@ class ClipPair:
     @property
     def size_px(self) -> int:
         """Side of the pictures that the vision tower sees."""
-        return int(self.model.config.vision_config.image_size)
+        return cast("int", self._vision_config.image_size)
+
+    @property
+    def width(self) -> int:
+        """Number of pooled features."""
+        return self._vision_config.hidden_size
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the vision tower."""
+        return self._vision_config.num_hidden_layers
+
+    @property
+    def _vision_config(self) -> CLIPVisionConfig:
+        return cast("CLIPVisionConfig", self.model.config.vision_config)
 
     @property
     def resize_rule(self) -> str:
@@ -85,7 +99,7 @@ class ClipPair:
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=int(self.model.config.text_config.max_position_embeddings),
+            max_length=cast("CLIPTextConfig", self.model.config.text_config).max_position_embeddings,
             truncation=True,
             return_tensors="pt",
         ).to(self.model.device)

@@ -27,7 +27,7 @@ class FeatureNet(nn.Module):
     def __init__(self, clip: ClipPair) -> None:
         super().__init__()
         self.clip = clip
-        self.num_features = int(clip.model.config.vision_config.hidden_size)
+        self.num_features = clip.width
 
     @property
     def method(self) -> dict[str, Plain]:

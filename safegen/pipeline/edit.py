@@ -70,6 +70,7 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
             checkpoint_digest=digest,
             delta=folder / "delta.safetensors",
             base_digest=base_digest,
+            triplets=triplets,
             run_id=run.id,
             model_id=model_id,
             run_url=run.url,
@@ -87,12 +88,12 @@ def encode_triplets(
     def latents(digests: list[str]):  # noqa: ANN202  (a tensor; torch is imported late)
         return encode(pipeline.vae, [get_picture(platform.trainer_store, sha) for sha in digests])
 
-    prompts = [caption for one in records for caption in (one.unsafe_caption, one.benign_caption)]
     return TripletLatents(
         unsafe=latents([one.unsafe_sha for one in records]),
         censored=latents([one.censored_sha for one in records]),
-        benign=latents(sorted({one.benign_sha for one in records})),
-        prompts=encode_prompts(pipeline, prompts),
+        benign=latents([one.benign_sha for one in records]),
+        prompts=encode_prompts(pipeline, [one.unsafe_caption for one in records]),
+        benign_prompts=encode_prompts(pipeline, [one.benign_caption for one in records]),
     )
 
 

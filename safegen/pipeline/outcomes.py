@@ -92,6 +92,7 @@ class Edited(Outcome):
         checkpoint_digest: Digest of all its files.
         delta: File with the edited self-attention weights alone.
         base_digest: Digest of the base model's folder.
+        triplets: What it was edited on.
         run_id: The tracker's run.
         model_id: The tracker's id of the logged model.
         run_url: Where a person looks at the run.
@@ -102,6 +103,7 @@ class Edited(Outcome):
     checkpoint_digest: str
     delta: Path
     base_digest: str
+    triplets: Triplets
     run_id: str
     model_id: str
     run_url: str

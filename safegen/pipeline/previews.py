@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.bootstrap import Platform
+from safegen.pipeline.evaluate import sampler_settings
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -31,7 +32,7 @@ class PreviewSheet:
         self._pipeline = pipeline
         self._settings = sampler_settings(platform.config.evaluate)
         self._rows = [
-            [DrawRequest(row.prompt, row.seed) for row in suite.rows[:_PER_SUITE]] for suite in open_suites(platform)
+            [DrawRequest(row.text, row.seed) for row in suite.rows[:_PER_SUITE]] for suite in open_suites(platform)
         ]
 
     def draw(self) -> NDArray[np.uint8]:

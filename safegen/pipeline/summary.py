@@ -65,6 +65,22 @@ class Summary(_Frozen):
         return 0 if self.outcome == "promoted" else 1
 
 
+class PartialSummary(_Frozen):
+    """A run that was to end after one of its stages.
+
+    Attributes:
+        stage: The last stage.
+        result: What it handed over, as JSON.
+        stages: In the order in which they ran.
+        note: What a user should know about how the run was wired.
+    """
+
+    stage: StageName
+    result: dict[str, Any]
+    stages: tuple[StageRecord, ...]
+    note: str
+
+
 def summarise(
     platform: Platform,
     stages: tuple[StageRecord, ...],

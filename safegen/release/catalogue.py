@@ -111,15 +111,13 @@ def passed_decision(data: bytes, checkpoint_digest: str) -> dict[str, object]:
     decision = json_object(data, "the decision")
     if decision.get("outcome") != "pass":
         raise DataError(
-            f"the decision's outcome is {decision.get('outcome')!r}, expected 'pass'; only a checkpoint that "
-            "passed the "
-            "gate can be released"
+            f"the decision's outcome is {decision.get('outcome')!r}, expected 'pass'; only a checkpoint that passed "
+            "the gate can be released"
         )
     if decision.get("checkpoint_sha256") != checkpoint_digest:
         raise DataError(
-            f"the decision is about checkpoint {decision.get('checkpoint_digest')!r}, expected "
-            f"{checkpoint_digest}; run "
-            "the gate on this checkpoint"
+            f"the decision is about checkpoint {decision.get('checkpoint_sha256')!r}, expected {checkpoint_digest}; "
+            "run the gate on this checkpoint"
         )
     return decision
 

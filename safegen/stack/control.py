@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 SERVICES: tuple[ServiceName, ...] = ("s3", "mlflow", "prefect")
 """Every service, in the order in which they start; MLflow needs the object store."""
 
-_PORT_COUNTS: dict[ServiceName, int] = {"s3": seaweedfs.PORT_COUNT, "mlflow": 1, "prefect": 1}
+_PORT_COUNTS: dict[ServiceName, int] = {"s3": len(seaweedfs.PORT_FLAGS), "mlflow": 1, "prefect": 1}
 _POLL_S = 0.1
 _PORT_REUSE_S = 2.0  # a port just given back may be held a little longer by its last connections
 _LOG_TAIL_LINES = 3
@@ -87,9 +87,10 @@ def start(
     root = root.absolute()
     wanted = set(services) | ({"s3"} if "mlflow" in services else set[ServiceName]())
     with exclusive(root):
-        for name in SERVICES:
-            if name in wanted:
-                _start_one(root, name, mlflow_database, timeout_s)
+        # All are launched before any is waited for: their start is mostly imports, which can overlap.
+        launched = [_launch(root, name, mlflow_database) for name in SERVICES if name in wanted]
+        for service, process in launched:
+            _await(root, service, process, timeout_s)
     return status(root)
 
 
@@ -155,27 +156,30 @@ def open_store(root: Path, identity: IdentityName) -> S3Store:
     return open_s3_store(access.location, credentials=access.credentials, probe_prefix=probe_prefix)
 
 
-def _start_one(root: Path, name: ServiceName, mlflow_database: Path | None, timeout_s: float) -> None:
+def _launch(root: Path, name: ServiceName, mlflow_database: Path | None) -> tuple[Service, ProcessIdentity]:
+    """Start a service's process, unless it runs, and remember it before anything else can go wrong."""
     state = read_state(root)
     process = state.processes.get(name)
     if process is not None and is_running(process):
-        service = _service(root, name, state.ports[name], state, mlflow_database)
-    else:
-        ports = _ports(state, name)
-        service = _service(root, name, ports, state, mlflow_database)
-        log = _log(root, name)
-        log.parent.mkdir(exist_ok=True, mode=0o700)
-        process = start_process(
-            service.command, folder=service.folder, log=log, environment=service.environment
-        )
-        write_state(root, state.with_service(name, ports, process))
-        _logger.info("started %s as process %d on port %d", name, process.pid, ports[0])
+        return _service(root, name, state.ports[name], state, mlflow_database), process
+    ports = _ports(state, name)
+    service = _service(root, name, ports, state, mlflow_database)
+    log = _log(root, name)
+    log.parent.mkdir(exist_ok=True, mode=0o700)
+    process = start_process(service.command, folder=service.folder, log=log, environment=service.environment)
+    write_state(root, state.with_service(name, ports, process))
+    _logger.info("started %s as process %d on port %d", name, process.pid, ports[0])
+    return service, process
+
+
+def _await(root: Path, service: Service, process: ProcessIdentity, timeout_s: float) -> None:
+    """Wait until a service does its work; one that does not is stopped."""
     try:
-        _wait_until_ready(service, process, _log(root, name), timeout_s)
+        _wait_until_ready(service, process, _log(root, service.name), timeout_s)
     except StorageError:
         stop_process(process)
         state = read_state(root)
-        write_state(root, state.with_service(name, state.ports[name], None))
+        write_state(root, state.with_service(service.name, state.ports[service.name], None))
         raise
 
 

@@ -22,10 +22,7 @@ from safegen.stack.identities import (
 from safegen.stack.inner_tls import write_security
 from safegen.stack.service import Service
 
-PORT_COUNT = 10
-"""One public port, the S3 one, and nine inner ones."""
-
-_PORT_FLAGS = (
+PORT_FLAGS = (
     "s3.port",
     "s3.port.grpc",
     "master.port",
@@ -37,6 +34,7 @@ _PORT_FLAGS = (
     "admin.port",
     "admin.port.grpc",
 )
+"""What the server calls its ports: the S3 one, which is public, and the inner ones."""
 
 
 class LocalStoreUnsupportedError(StorageError):
@@ -74,7 +72,7 @@ def seaweedfs(folder: Path, ports: tuple[int, ...]) -> Service:
 
     Args:
         folder: Its own folder: data, secrets, certificates.
-        ports: `PORT_COUNT` free loopback ports, the public one first.
+        ports: a free loopback port for each of `PORT_FLAGS`.
 
     Raises:
         LocalStoreUnsupportedError: There is no build for this platform.
@@ -139,5 +137,5 @@ def _command(program: Path, folder: Path, ports: tuple[int, ...]) -> tuple[str, 
         f"-s3.config={folder / 's3.json'}",
         "-s3.autoCreateBucket=false",
         "-s3.allowDeleteBucketNotEmpty=false",
-        *(f"-{flag}={port}" for flag, port in zip(_PORT_FLAGS, ports, strict=True)),
+        *(f"-{flag}={port}" for flag, port in zip(PORT_FLAGS, ports, strict=True)),
     )

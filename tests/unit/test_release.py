@@ -42,7 +42,7 @@ def make_checkpoint(folder: Path, attn1: float = 0.0) -> Path:
 
 
 def decide(checkpoint: Path, **changes: object) -> bytes:
-    return json.dumps({"outcome": "pass", "checkpoint_digest": tree_digest(checkpoint)} | changes).encode()
+    return json.dumps({"outcome": "pass", "checkpoint_sha256": tree_digest(checkpoint)} | changes).encode()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_second_release_uploads_only_the_chunks_that_hold_edited_tensors(
     [
         ({"outcome": "blocked"}, "outcome is 'blocked'"),
         ({"outcome": None}, "outcome is None"),
-        ({"checkpoint_digest": "0" * 64}, "run the gate on this checkpoint"),
+        ({"checkpoint_sha256": "0" * 64}, "run the gate on this checkpoint"),
     ],
 )
 def test_no_pass_for_this_checkpoint_no_release(

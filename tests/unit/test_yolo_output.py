@@ -14,7 +14,9 @@ def raw_of(*cells: tuple[float, ...]) -> np.ndarray:
     return np.array(cells, dtype=np.float32).T
 
 
-def found(raw: np.ndarray, frame: Frame = FRAME, floor: float = 0.2) -> list[tuple[str, float, tuple[float, ...]]]:
+def found(
+    raw: np.ndarray, frame: Frame = FRAME, floor: float = 0.2
+) -> list[tuple[str, float, tuple[float, ...]]]:
     detections = detections_of(raw, LABELS, frame, score_floor=floor, nms_iou=0.45)
     return [(one.label, round(one.score, 3), tuple(round(side, 3) for side in one.box)) for one in detections]
 
@@ -31,11 +33,17 @@ def test_a_covered_box_hides_no_exposed_one_but_a_double_of_the_same_label_goes(
         (21, 20, 10, 10, 0.6, 0, 0),  # overlaps the first by 9/11
         (40, 20, 10, 10, 0.5, 0, 0),  # apart
     )
-    assert [(label, score) for label, score, _ in found(raw)] == [("COVERED", 0.9), ("EXPOSED", 0.6), ("EXPOSED", 0.5)]
+    assert [(label, score) for label, score, _ in found(raw)] == [
+        ("COVERED", 0.9),
+        ("EXPOSED", 0.6),
+        ("EXPOSED", 0.5),
+    ]
 
 
 def test_suppression_is_greedy_so_a_box_that_went_suppresses_nothing() -> None:
-    boxes = np.array([[0, 0, 10, 10], [3, 0, 10, 10], [6, 0, 10, 10]], dtype=np.float64)  # IoU 0.54, 0.54, 0.25
+    boxes = np.array(
+        [[0, 0, 10, 10], [3, 0, 10, 10], [6, 0, 10, 10]], dtype=np.float64
+    )  # IoU 0.54, 0.54, 0.25
     kept = suppress_per_label(boxes, np.zeros(3, dtype=np.int64), np.array([0.9, 0.8, 0.7]), 0.45)
     assert kept == [0, 2]
 

@@ -1,0 +1,88 @@
+"""The only module that changes the process's environment, always before the library that reads it is imported.
+
+A variable that the user has set is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from safegen.config import RunConfig
+from safegen.errors import ConfigError
+
+_NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def prepare_run(config: RunConfig, *, debug: bool) -> None:
+    """Set what Prefect, MLflow, Great Expectations and the Hub client read; call before any of them is imported.
+
+    Args:
+        config: The run.
+        debug: Let Prefect tell what it does.
+    """
+    workspace = config.workspace.absolute()
+    variables = {
+        **_NO_TELEMETRY,
+        "PREFECT_HOME": str(workspace / "prefect"),
+        # On a busy machine the ephemeral server misses its usual 20 seconds.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "INFO" if debug else "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",  # else a warning whenever a process is forked after the first use
+    }
+    if not debug:
+        # Prefect logs every failure with a traceback; ours is one line. Its API still keeps the records.
+        variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        variables["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
+    if server := _local_prefect(workspace):
+        variables["PREFECT_API_URL"] = f"{server}/api"
+    if not _needs_hub(config):
+        variables["HF_HUB_OFFLINE"] = "1"
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def show_own_notes() -> None:
+    """Let safegen's own warnings reach standard error as one line each, whatever Prefect does with the root logger."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("safegen: note: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    for name in ("safegen", "flows"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+
+
+def secret(name: str) -> str:
+    """Return a secret from the environment.
+
+    Raises:
+        ConfigError: It is not set.
+    """
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigError(f'environment variable {name} is not set; store.kind = "s3" needs it')
+    return value
+
+
+def _local_prefect(workspace: Path) -> str | None:
+    """Return the address of the Prefect server that `safegen stack up` started for this workspace, if it runs."""
+    if not (workspace / "stack" / "stack.json").is_file():
+        return None
+    from safegen.stack import control
+
+    running = (one.url for one in control.status(workspace / "stack") if one.name == "prefect" and one.url)
+    return next(running, None)
+
+
+def _needs_hub(config: RunConfig) -> bool:
+    return any(
+        source.kind == "huggingface" and not Path(source.location).exists() for source in config.ingest.sources
+    )
