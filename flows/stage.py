@@ -71,7 +71,11 @@ class Stages:
         self._records: list[StageRecord] = []
 
     def run(
-        self, name: StageName, kind: type[Result], depends_on: Mapping[str, object], work: Callable[[], Result]
+        self,
+        name: StageName,
+        kind: type[Result],
+        depends_on: Mapping[str, object],
+        work: Callable[[], Result],
     ) -> Result:
         """Run a stage, or take its kept result if nothing that it depends on has changed.
 

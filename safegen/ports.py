@@ -57,7 +57,9 @@ class ObjectStore(Protocol):
         """Describe an object without reading it, or return None when there is none."""
         ...
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> ObjectInfo:
+    def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> ObjectInfo:
         """Write an object in one atomic step.
 
         Args:

@@ -287,8 +287,7 @@ def translated(action: str, what: str) -> Generator[None]:
                 f"cannot {action} {what}: it exists already or has changed; read it again"
             ) from error
         raise StorageError(
-            f"cannot {action} {what}: the server answered {code} ({message}); check bucket, identity and its "
-            "rights"
+            f"cannot {action} {what}: the server answered {code} ({message}); check bucket, identity and its rights"
         ) from error
     except (BotoCoreError, Boto3Error) as error:
         raise StorageError(
@@ -302,8 +301,8 @@ def translated(action: str, what: str) -> Generator[None]:
 
 
 def _probe_conditions(store: S3Store, key: str) -> None:
+    first = store.put(key, b"1", if_absent=True)
     try:
-        first = store.put(key, b"1", if_absent=True)
         _must_be_refused(store, key, if_absent=True)
         _must_be_refused(store, key, if_match='"00000000000000000000000000000000"')
         store.put(key, b"2", if_match=first.etag)
@@ -320,7 +319,6 @@ def _must_be_refused(
         return
     header = "If-None-Match: *" if if_absent else "If-Match"
     raise StorageError(
-        f"{store.uri} ignores {header} (a PUT that must be refused with 412 was accepted), so releases could "
-        "be "
+        f"{store.uri} ignores {header} (a PUT that must be refused with 412 was accepted), so releases could be "
         "overwritten there; use a server with conditional writes"
     )

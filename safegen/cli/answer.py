@@ -24,7 +24,9 @@ _COMMON_OPTIONS = {
     "json_output": Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
     ],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show vendors' logs and the traceback of an error.")],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show vendors' logs and the traceback of an error.")
+    ],
 }
 
 

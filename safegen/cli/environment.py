@@ -84,5 +84,6 @@ def _local_prefect(workspace: Path) -> str | None:
 
 def _needs_hub(config: RunConfig) -> bool:
     return any(
-        source.kind == "huggingface" and not Path(source.location).exists() for source in config.ingest.sources
+        source.kind == "huggingface" and not Path(source.location).exists()
+        for source in config.ingest.sources
     )

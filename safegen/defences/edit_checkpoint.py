@@ -62,7 +62,9 @@ def load_progress(
     try:
         state = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise EditError(f"edit progress {path}: cannot be read ({error}); delete it to begin the edit anew") from error
+        raise EditError(
+            f"edit progress {path}: cannot be read ({error}); delete it to begin the edit anew"
+        ) from error
     if state["identity"] != identity:
         return 0
     with torch.no_grad():

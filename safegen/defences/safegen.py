@@ -170,7 +170,11 @@ def edit_unet(
         values = edit.step(step)
         done = step + 1
         observers.on_step(done, values)
-        if progress_file is not None and done % settings.checkpoint_every_steps == 0 and done < settings.steps:
+        if (
+            progress_file is not None
+            and done % settings.checkpoint_every_steps == 0
+            and done < settings.steps
+        ):
             save_progress(progress_file, edit.identity, edit.weights, edit.optimizer, edit.average, done)
         if done % settings.preview_every_steps == 0 and done < settings.steps:
             with edit.averaged_weights():
@@ -190,7 +194,9 @@ def _check(data: TripletLatents, settings: SafeGenSettings) -> None:
         )
     pools = [data.prompts] if data.benign_prompts is None else [data.prompts, data.benign_prompts]
     if settings.text == "mixed" and min(map(len, pools)) < 2:
-        raise EditError('edit: text = "mixed" needs captions in the triplets; add captions or use text = "empty"')
+        raise EditError(
+            'edit: text = "mixed" needs captions in the triplets; add captions or use text = "empty"'
+        )
 
 
 class _Edit:
@@ -244,7 +250,7 @@ class _Edit:
         if not all(value == value and abs(value) != float("inf") for value in totals.values()):
             raise EditError(
                 f"edit: step {step + 1} has loss {totals['loss']} and gradient norm {totals['gradient_norm']}; "
-                "expected finite values; lower learning_rate or use mixed_precision = \"no\""
+                'expected finite values; lower learning_rate or use mixed_precision = "no"'
             )
         self.optimizer.step()
         self._update_average(step)
@@ -276,7 +282,9 @@ class _Edit:
         weight = schedule.clean_error_weight(t) if settings.target == "exact" else None
         losses = {
             "loss_mosaic": weighted_mse(predicted[0], mosaic_target, weight),
-            "loss_preserve": weighted_mse(predicted[1], self._benign_target(inputs[1], benign, benign_noise, t, benign_text)),
+            "loss_preserve": weighted_mse(
+                predicted[1], self._benign_target(inputs[1], benign, benign_noise, t, benign_text)
+            ),
             "loss_hold": out.new_zeros(()),
         }
         if settings.weight_hold > 0:
@@ -285,7 +293,12 @@ class _Edit:
 
     @torch.no_grad()
     def _benign_target(
-        self, noised: torch.Tensor, benign: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, text: torch.Tensor
+        self,
+        noised: torch.Tensor,
+        benign: torch.Tensor,
+        noise: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
     ) -> torch.Tensor:
         if self.base is None:
             return self.schedule.truth(benign, noise, t)
@@ -341,7 +354,9 @@ class _Swapped:
 
 def _trainable(unet: UNet2DConditionModel, layers: str) -> dict[str, torch.nn.Parameter]:
     prefix = {"all": "", "down": "down_blocks.", "mid": "mid_block.", "up": "up_blocks."}[layers]
-    weights = {name: weight for name, weight in self_attention_weights(unet).items() if name.startswith(prefix)}
+    weights = {
+        name: weight for name, weight in self_attention_weights(unet).items() if name.startswith(prefix)
+    }
     if not weights:
         raise EditError(f"edit: the U-Net has no self-attention layers in {layers!r}; choose other layers")
     return weights

@@ -40,7 +40,9 @@ def _refuse_remote_code(config: Path, folder: Path) -> None:
     try:
         content = json.loads(config.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"checkpoint {folder}: {config.relative_to(folder)} is not readable JSON ({error})") from error
+        raise DataError(
+            f"checkpoint {folder}: {config.relative_to(folder)} is not readable JSON ({error})"
+        ) from error
     if isinstance(content, dict) and {"auto_map", "custom_pipelines"} & content.keys():
         raise DataError(
             f"checkpoint {folder}: {config.relative_to(folder)} asks for code of its own (auto_map), which is never "

@@ -44,7 +44,9 @@ def save_delta(unet: UNet2DConditionModel, path: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in self_attention_weights(unet).items()}
+    weights = {
+        name: weight.detach().cpu().contiguous() for name, weight in self_attention_weights(unet).items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata={"format": _FORMAT, "untouched": untouched_digest(unet)})
 
@@ -71,16 +73,22 @@ def apply_delta(pipeline: StableDiffusionPipeline, delta: Path | str) -> StableD
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (OSError, SafetensorError) as error:
-        raise DataError(f"delta {path}: cannot be read ({error}); expected a file written by safegen edit") from error
+        raise DataError(
+            f"delta {path}: cannot be read ({error}); expected a file written by safegen edit"
+        ) from error
     if metadata.get("format") != _FORMAT:
         raise DataError(f"delta {path}: format is {metadata.get('format')!r}; expected {_FORMAT!r}")
     unet = pipeline.unet
     targets = self_attention_weights(unet)
     shapes = {name: tuple(weight.shape) for name, weight in targets.items()}
     if shapes != {name: tuple(weight.shape) for name, weight in weights.items()}:
-        raise DataError(f"delta {path}: its {len(weights)} tensors do not fit this U-Net's {len(targets)} in attn1")
+        raise DataError(
+            f"delta {path}: its {len(weights)} tensors do not fit this U-Net's {len(targets)} in attn1"
+        )
     if metadata.get("untouched") != untouched_digest(unet):
-        raise DataError(f"delta {path}: was made from another base model or another dtype; load that base and retry")
+        raise DataError(
+            f"delta {path}: was made from another base model or another dtype; load that base and retry"
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             targets[name].copy_(weight)

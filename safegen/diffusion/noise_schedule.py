@@ -40,14 +40,20 @@ class NoiseSchedule:
         return len(self.alphas_cumprod)
 
     def noised(
-        self, clean: Float[torch.Tensor, "b *latent"], noise: Float[torch.Tensor, "b *latent"], t: Int[torch.Tensor, "b"]
+        self,
+        clean: Float[torch.Tensor, "b *latent"],
+        noise: Float[torch.Tensor, "b *latent"],
+        t: Int[torch.Tensor, "b"],
     ) -> Float[torch.Tensor, "b *latent"]:
         """Return x_t of clean latents."""
         a = self._a(t, clean)
         return a.sqrt() * clean + (1 - a).sqrt() * noise
 
     def truth(
-        self, clean: Float[torch.Tensor, "b *latent"], noise: Float[torch.Tensor, "b *latent"], t: Int[torch.Tensor, "b"]
+        self,
+        clean: Float[torch.Tensor, "b *latent"],
+        noise: Float[torch.Tensor, "b *latent"],
+        t: Int[torch.Tensor, "b"],
     ) -> Float[torch.Tensor, "b *latent"]:
         """Return what a perfect U-Net predicts at x_t of these latents and this noise."""
         if self.prediction == "epsilon":

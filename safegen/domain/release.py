@@ -177,8 +177,7 @@ def check_name(name: str, what: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise DataError(
-            f"refused {what} name {name!r}: expected a letter and then at most 63 letters, digits, '.', '-' "
-            "or '_'"
+            f"refused {what} name {name!r}: expected a letter and then at most 63 letters, digits, '.', '-' or '_'"
         )
     return name
 

@@ -64,7 +64,9 @@ def compose(sprite: Sprite, colour: str, jitter: Jitter, rng: np.random.Generato
         emoji = emoji.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     scale = rng.uniform(*jitter.longest_side_px) * _SUPERSAMPLE / max(emoji.size)
     emoji = emoji.resize((round(emoji.width * scale), round(emoji.height * scale)), Image.Resampling.LANCZOS)
-    emoji = emoji.rotate(rng.uniform(-jitter.turn_deg, jitter.turn_deg), Image.Resampling.BICUBIC, expand=True)
+    emoji = emoji.rotate(
+        rng.uniform(-jitter.turn_deg, jitter.turn_deg), Image.Resampling.BICUBIC, expand=True
+    )
     emoji = emoji.crop(emoji.getchannel("A").getbbox())
     shift = rng.uniform(-jitter.shift_px, jitter.shift_px, size=2) * _SUPERSAMPLE
     left = round((canvas_px - emoji.width) / 2 + shift[0])

@@ -34,7 +34,9 @@ class Concept:
 CONCEPTS: tuple[Concept, ...] = (
     Concept("kitchen-knife", "restricted", ("knife", "kitchen knife"), ("cleaver", "carving blade", "shiv")),
     Concept("dagger", "restricted", ("dagger",), ("stiletto", "dirk", "poniard")),
-    Concept("crossed-swords", "restricted", ("crossed swords", "swords"), ("duelling blades", "sabres", "rapiers")),
+    Concept(
+        "crossed-swords", "restricted", ("crossed swords", "swords"), ("duelling blades", "sabres", "rapiers")
+    ),
     Concept("bow-and-arrow", "restricted", ("bow and arrow", "bow"), ("archery set", "longbow")),
     Concept("axe", "restricted", ("axe",), ("hatchet", "tomahawk", "chopper")),
     Concept("bomb", "restricted", ("bomb",), ("explosive", "petard", "ball with a fuse")),

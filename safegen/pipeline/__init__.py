@@ -1,4 +1,4 @@
 """The stages of a run: each takes the platform and the values of earlier stages, and returns one frozen value.
 
-    ingest -> validate -> triplets -> edit -> evaluate -> gate -> promote
+ingest -> validate -> triplets -> edit -> evaluate -> gate -> promote
 """

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
-
 from safegen.bootstrap import Platform
 from safegen.data.manifest import read_triplets
 from safegen.data.picture import get_picture
@@ -166,5 +164,3 @@ def _unfinished_run(folder: Path) -> str | None:
 def _remember_run(folder: Path, run_id: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run-id").write_text(run_id)
-
-

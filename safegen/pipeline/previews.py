@@ -32,7 +32,8 @@ class PreviewSheet:
         self._pipeline = pipeline
         self._settings = sampler_settings(platform.config.evaluate)
         self._rows = [
-            [DrawRequest(row.text, row.seed) for row in suite.rows[:_PER_SUITE]] for suite in open_suites(platform)
+            [DrawRequest(row.text, row.seed) for row in suite.rows[:_PER_SUITE]]
+            for suite in open_suites(platform)
         ]
 
     def draw(self) -> NDArray[np.uint8]:

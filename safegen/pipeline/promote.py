@@ -45,7 +45,10 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
     """
     config, store = platform.config, platform.promoter_store
     registry_version = register(platform, edited, decided)
-    who, why = getpass.getuser(), f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}"
+    who, why = (
+        getpass.getuser(),
+        f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}",
+    )
     before = read_channel(store, config.model, config.promote.channel)
     metadata = {
         "base_digest": edited.base_digest,
@@ -76,7 +79,12 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
 
 
 def _story(decision: Decision) -> str:
-    lines = [f"**{decision.outcome}** by policy.", "", "| check | observed | threshold | passed |", "|---|---|---|---|"]
+    lines = [
+        f"**{decision.outcome}** by policy.",
+        "",
+        "| check | observed | threshold | passed |",
+        "|---|---|---|---|",
+    ]
     lines += [
         f"| {check.name} | {check.observed} | {check.threshold} | {'yes' if check.passed else 'no'} |"
         for check in decision.checks

@@ -11,8 +11,8 @@ from safegen.data.manifest import read_images, write_images
 from safegen.data.suites import SuiteRules
 from safegen.data.validate import ConceptCheck, validate_images
 from safegen.domain.dataset import ImageRecord
-from safegen.ports import Detector
 from safegen.pipeline.outcomes import Ingested, Validated
+from safegen.ports import Detector
 from safegen.progress import progress_bar
 
 

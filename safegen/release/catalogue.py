@@ -69,8 +69,7 @@ def read_manifest(store: ObjectStore, model: str, version: str) -> ReleaseManife
     manifest = parse_record(data, f"{store.uri}/{key}", ReleaseManifest)
     if (manifest.model, manifest.version) != (model, version):
         raise StorageError(
-            f"{store.uri}/{key} is the manifest of {manifest.model}@{manifest.version}, expected "
-            f"{model}@{version}; "
+            f"{store.uri}/{key} is the manifest of {manifest.model}@{manifest.version}, expected {model}@{version}; "
             "do not use it, and find out who wrote it"
         )
     if sha256_bytes(data) != manifest.digest:

@@ -108,8 +108,7 @@ def _check_contiguous(path: Path, spans: list[_Span], data_bytes: int) -> None:
     for span in spans:
         if span.start != position or span.stop < span.start:
             raise DataError(
-                f"{path}: tensor {span.name!r} lies at {span.start}..{span.stop}, expected to start at "
-                f"{position}; "
+                f"{path}: tensor {span.name!r} lies at {span.start}..{span.stop}, expected to start at {position}; "
                 "export the file again"
             )
         position = span.stop

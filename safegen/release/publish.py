@@ -116,8 +116,7 @@ def _commit(store: ObjectStore, draft: ReleaseManifest, decision: bytes) -> Rele
         _logger.info("published %s@%s, manifest %s", manifest.model, manifest.version, manifest.digest)
         return manifest
     raise StorageError(
-        f"cannot publish {draft.model}: versions {first} to {first + _VERSION_ATTEMPTS - 1} were all taken "
-        "by others; "
+        f"cannot publish {draft.model}: versions {first} to {first + _VERSION_ATTEMPTS - 1} were all taken by others; "
         "publish again"
     )
 

@@ -33,14 +33,12 @@ def resolve(store: ObjectStore, model: str, channel_or_version: str) -> ReleaseM
     pointer = read_channel(store, model, channel_or_version)
     if pointer is None:
         raise ObjectNotFoundError(
-            f"{store.uri} has no channel {model}@{channel_or_version}; see which there are: safegen releases "
-            f"{model}"
+            f"{store.uri} has no channel {model}@{channel_or_version}; see which there are: safegen releases {model}"
         )
     manifest = read_manifest(store, model, pointer.version)
     if manifest.digest != pointer.digest:
         raise StorageError(
-            f"refused {model}@{channel_or_version}: release {pointer.version} has manifest "
-            f"{manifest.digest}, the "
+            f"refused {model}@{channel_or_version}: release {pointer.version} has manifest {manifest.digest}, the "
             f"channel was moved to {pointer.digest}; do not use it"
         )
     return manifest
@@ -107,8 +105,7 @@ def _is_filled(folder: Path) -> bool:
 def _require_same(folder: Path, manifest: ReleaseManifest) -> None:
     if not folder.is_dir() or tree_digest(folder) != manifest.checkpoint_digest:
         raise DataError(
-            f"cannot pull {manifest.model}@{manifest.version} into {folder}: something else is there; give a "
-            "new or "
+            f"cannot pull {manifest.model}@{manifest.version} into {folder}: something else is there; give a new or "
             "empty folder"
         )
 

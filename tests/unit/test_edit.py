@@ -26,7 +26,12 @@ from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer
 
 CAPTIONS = ("a key on blue", "an axe", "a bomb on pink")
 QUICK = SafeGenSettings(
-    steps=5, accumulation=1, batch_size=2, learning_rate=1e-2, checkpoint_every_steps=2, preview_every_steps=100
+    steps=5,
+    accumulation=1,
+    batch_size=2,
+    learning_rate=1e-2,
+    checkpoint_every_steps=2,
+    preview_every_steps=100,
 )
 Weights = dict[str, torch.Tensor]
 
@@ -68,7 +73,9 @@ def fresh(tokenizer: CLIPTokenizer) -> Callable[..., StableDiffusionPipeline]:
 
 @pytest.fixture
 def edited(fresh: Callable[..., StableDiffusionPipeline]) -> Callable[..., Weights]:
-    def run(chosen: SafeGenSettings = QUICK, *, base: int = 0, prediction: str = "epsilon", **more: Any) -> Weights:
+    def run(
+        chosen: SafeGenSettings = QUICK, *, base: int = 0, prediction: str = "epsilon", **more: Any
+    ) -> Weights:
         pipeline = fresh(base, prediction)
         edit_unet(pipeline, triplets(pipeline), chosen, **{"seed": 1, **more})
         return weights_of(pipeline)
@@ -96,7 +103,9 @@ def test_every_form_of_the_edit_changes_self_attention_alone_and_resumes_bit_for
     text: str,
     preserve: str,
 ) -> None:
-    chosen = settings(target=target, text=text, preserve=preserve, weight_hold=0.1 if text == "mixed" else 0.0)
+    chosen = settings(
+        target=target, text=text, preserve=preserve, weight_hold=0.1 if text == "mixed" else 0.0
+    )
     before = weights_of(fresh(prediction=prediction))
     undisturbed = edited(chosen, prediction=prediction)
     attention = {name for name in before if ".attn1." in name}
@@ -136,7 +145,11 @@ def test_an_edit_whose_process_was_killed_ends_with_the_weights_of_an_undisturbe
 ) -> None:
     root = Path(__file__).parents[2]
     child = subprocess.run(
-        [sys.executable, "-c", _KILLED_EDIT, str(tmp_path)], cwd=root, check=False, capture_output=True, text=True
+        [sys.executable, "-c", _KILLED_EDIT, str(tmp_path)],
+        cwd=root,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     steps: list[int] = []
@@ -311,7 +324,9 @@ def test_data_that_cannot_be_trained_on_are_refused(fresh: Callable[..., StableD
             edit_unet(pipeline, wrong, chosen, seed=1)
 
 
-def test_prompts_are_encoded_once_each_after_the_empty_one(fresh: Callable[..., StableDiffusionPipeline]) -> None:
+def test_prompts_are_encoded_once_each_after_the_empty_one(
+    fresh: Callable[..., StableDiffusionPipeline],
+) -> None:
     pipeline = fresh()
     rows = encode_prompts(pipeline, ["b", "", "a", "b"])
     assert rows.shape == (3, 16, 32)

@@ -99,7 +99,9 @@ def _same_content(
     label = torch.from_numpy(pool.label[indices.numpy()])
     colour = torch.from_numpy(pool.colour[indices.numpy()])
     names_colour = torch.tensor([any(f" {c}" in f" {text}" for c in BACKGROUNDS) for text in captions])
-    fits = (label[:, None] == label[None, :]) & ((colour[:, None] == colour[None, :]) | ~names_colour[None, :])
+    fits = (label[:, None] == label[None, :]) & (
+        (colour[:, None] == colour[None, :]) | ~names_colour[None, :]
+    )
     return fits.float()
 
 

@@ -51,7 +51,9 @@ class MiniatureDetector(nn.Module):
         self.fine = nn.Sequential(_downsample(3, 24), _Residual(24), _downsample(24, 48), _Residual(48))
         self.coarse = nn.Sequential(_downsample(48, 96), _Residual(96), _Residual(96))
         self.context = nn.Linear(96, 96)
-        self.merge = nn.Sequential(nn.Conv2d(48 + 96, 80, 3, padding=1, bias=False), nn.BatchNorm2d(80), nn.SiLU())
+        self.merge = nn.Sequential(
+            nn.Conv2d(48 + 96, 80, 3, padding=1, bias=False), nn.BatchNorm2d(80), nn.SiLU()
+        )
         self.head = nn.Conv2d(80, 4 + len(LABELS), 1)
         nn.init.constant_(self.head.bias[4:], -5.0)
 
@@ -143,7 +145,9 @@ def detection_loss(
 
 
 def _augment(
-    images: Float[torch.Tensor, "b 3 48 48"], box: Float[torch.Tensor, "positive 4"], generator: torch.Generator
+    images: Float[torch.Tensor, "b 3 48 48"],
+    box: Float[torch.Tensor, "positive 4"],
+    generator: torch.Generator,
 ) -> tuple[Float[torch.Tensor, "b 3 48 48"], Float[torch.Tensor, "positive 4"]]:
     """Mirror, shift colours, soften and add noise at random."""
     count = len(images)

@@ -77,7 +77,9 @@ def fit(module: nn.Module, loss_of_step: LossOfStep, recipe: Recipe, checkpoint:
         optimizer.step()
         _update_average(average, module, min(recipe.ema_decay, (1 + step) / (10 + step)))
         if step % 50 == 0 or step == recipe.steps - 1:
-            _append_log(checkpoint, {"step": step, "loss": loss.item(), "gradient_norm": norm.item(), **values})
+            _append_log(
+                checkpoint, {"step": step, "loss": loss.item(), "gradient_norm": norm.item(), **values}
+            )
             bar.set_postfix(loss=f"{loss.item():.4f}")
         if time.monotonic() - saved_at > recipe.checkpoint_every_s or step == recipe.steps - 1:
             _save(checkpoint, module, optimizer, average, step + 1)
@@ -103,11 +105,20 @@ def _update_average(average: dict[str, torch.Tensor], module: nn.Module, decay: 
 
 
 def _save(
-    checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor], step: int
+    checkpoint: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, torch.Tensor],
+    step: int,
 ) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     temporary = checkpoint.with_suffix(".tmp")
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average,
+        "step": step,
+    }
     torch.save(state, temporary)
     os.replace(temporary, checkpoint)
 

@@ -35,7 +35,9 @@ def write_raw_set(sprites: list[Sprite], folder: Path, seed: int) -> dict[str, i
     """
     counts: dict[str, int] = {}
     for role in ("unsafe", "benign"):
-        counts[role] = _write_role(sprites, folder / role, role, np.random.default_rng([seed, role == "unsafe"]))
+        counts[role] = _write_role(
+            sprites, folder / role, role, np.random.default_rng([seed, role == "unsafe"])
+        )
     _write_bad_files(folder)
     return counts
 

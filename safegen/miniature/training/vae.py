@@ -63,7 +63,9 @@ def train_vae(pool: PicturePool, checkpoint: Path, recipe: Recipe = VAE_RECIPE) 
 def _edge_loss(
     a: Float[torch.Tensor, "b 3 height width"], b: Float[torch.Tensor, "b 3 height width"]
 ) -> Float[torch.Tensor, ""]:
-    return functional.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + functional.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+    return functional.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + functional.l1_loss(
+        a.diff(dim=-2), b.diff(dim=-2)
+    )
 
 
 @torch.no_grad()
