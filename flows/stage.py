@@ -113,7 +113,14 @@ class Stages:
         self, edited: Edited, evaluated: Evaluated, decided: Decided, released: Promoted | None
     ) -> Summary:
         """Return what the run did."""
-        return summarise(self.platform, tuple(self._records), edited, evaluated, decided, released)
+        return summarise(
+            self.platform,
+            tuple(self._records),
+            edited=edited,
+            evaluated=evaluated,
+            decided=decided,
+            released=released,
+        )
 
     def partial_summary(self, result: Outcome) -> PartialSummary:
         """Return what a run did that ends with the last stage so far."""
@@ -156,9 +163,10 @@ def _task(name: str, key: str) -> Task[..., Any]:
         del context, parameters
         return f"safegen-{name}-{key}"
 
-    return task(
-        _call, name=name, cache_key_fn=key_of, persist_result=True, result_serializer="json", log_prints=False
+    kept = task(
+        name=name, cache_key_fn=key_of, persist_result=True, result_serializer="json", log_prints=False
     )
+    return kept(_call)
 
 
 def _call(work: Callable[[], Outcome]) -> dict[str, Any]:

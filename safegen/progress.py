@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tqdm import tqdm
 
 _PIPED_INTERVAL_S = 15.0
 
-ShowProgress = Callable[[int, int | None], None]
-"""Called with the units done and their total, None where it is not known yet."""
+
+class ShowProgress(Protocol):
+    """Called with the units done and their total, None where it is not known yet."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show it."""
+        ...
 
 
 @contextmanager

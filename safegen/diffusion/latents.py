@@ -1,5 +1,7 @@
 """Encodes pictures to latents and back, in batches, deterministically."""
 
+# The annotations of diffusers and transformers are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Sequence

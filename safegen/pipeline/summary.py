@@ -84,6 +84,7 @@ class PartialSummary(_Frozen):
 def summarise(
     platform: Platform,
     stages: tuple[StageRecord, ...],
+    *,
     edited: Edited,
     evaluated: Evaluated,
     decided: Decided,

@@ -1,5 +1,7 @@
 """Trains the miniature's CLIP pair; its text tower conditions the U-Net, the whole gives the CLIP score."""
 
+# The annotations of diffusers and transformers are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from pathlib import Path

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.nn import functional
 
+from safegen.errors import EditError
 from safegen.miniature.concepts import LABELS
 from safegen.miniature.training.loop import Recipe, fit
 from safegen.miniature.training.pool import PicturePool, to_tensor
@@ -55,7 +56,7 @@ class MiniatureDetector(nn.Module):
             nn.Conv2d(48 + 96, 80, 3, padding=1, bias=False), nn.BatchNorm2d(80), nn.SiLU()
         )
         self.head = nn.Conv2d(80, 4 + len(LABELS), 1)
-        nn.init.constant_(self.head.bias[4:], -5.0)
+        nn.init.constant_(self.head.state_dict()["bias"][4:], -5.0)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Detect; see the class for shapes and ranges."""
@@ -180,7 +181,10 @@ def export_onnx(detector: MiniatureDetector, path: Path) -> None:
         output_names=["output0"],
         verbose=False,
     )
-    assert program is not None
+    if program is None:
+        raise EditError(
+            "detector: the ONNX exporter returned nothing; check the versions of onnx and onnxscript"
+        )
     program.save(str(path))
     model = onnx.load(str(path))
     entry = model.metadata_props.add()

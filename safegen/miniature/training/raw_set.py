@@ -64,19 +64,23 @@ def _distinct_picture(
 ) -> Picture:
     """Compose until the picture is no near-duplicate of an earlier one; the most distant try wins if none is free."""
     choices = [sprite for sprite in sprites if sprite.label == concept.label]
-    best: tuple[int, Picture, imagehash.ImageHash] | None = None
+    unset = imagehash.ImageHash(np.zeros((8, 8), bool))
+    best: tuple[int, Picture, imagehash.ImageHash] = (-1, _compose(choices, rng), unset)
     for _ in range(_TRIES):
-        sprite = choices[rng.integers(len(choices))]
-        picture = compose(sprite, list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))], Jitter(), rng)
+        picture = _compose(choices, rng)
         found = imagehash.phash(Image.fromarray(picture.rgb))
         distance = min((int(found - other) for other in hashes), default=64)
-        if best is None or distance > best[0]:
+        if distance > best[0]:
             best = (distance, picture, found)
         if distance >= _LEAST_HASH_DISTANCE:
             break
-    assert best is not None
     hashes.append(best[2])
     return best[1]
+
+
+def _compose(choices: list[Sprite], rng: np.random.Generator) -> Picture:
+    sprite = choices[rng.integers(len(choices))]
+    return compose(sprite, list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))], Jitter(), rng)
 
 
 def _write_bad_files(folder: Path) -> None:

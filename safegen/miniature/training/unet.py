@@ -1,5 +1,7 @@
 """Trains the miniature's U-Net on cached latents: v-prediction, min-SNR weighting, 10 % empty captions."""
 
+# The annotations of diffusers and transformers are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from dataclasses import dataclass

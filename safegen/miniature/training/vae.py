@@ -1,5 +1,7 @@
 """Trains the miniature's VAE: 48 px pictures to 12 x 12 x 4 latents and back."""
 
+# The annotations of diffusers and transformers are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from pathlib import Path
