@@ -32,6 +32,11 @@ def check_checkpoint_folder(folder: Path) -> None:
             f"checkpoint {folder}: {problems[0]}; expected weights in safetensors only (a pickle can run code and is "
             "never loaded); convert the checkpoint first"
         )
+    code = sorted(name for name in files if name.endswith((".py", ".pyc", ".so")))
+    if code:
+        raise DataError(
+            f"checkpoint {folder}: {code[0]} is code, which is never run; expected weights and settings alone"
+        )
     for config in sorted(folder.rglob("*.json")):
         _refuse_remote_code(config, folder)
 
@@ -63,17 +68,27 @@ def load_pipeline(folder: Path, dtype: torch.dtype | None = None) -> StableDiffu
     check_checkpoint_folder(folder)
     import torch
     from diffusers import StableDiffusionPipeline
+    from safetensors import SafetensorError
 
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
-            torch_dtype=dtype or torch.float32,
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
             requires_safety_checker=False,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         raise DataError(f"checkpoint {folder}: cannot be loaded as Stable Diffusion ({error})") from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return pipeline.to(
+        dtype or torch.float32
+    )  # what `from_pretrained` takes a type by differs between releases

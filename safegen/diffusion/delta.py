@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FORMAT = "safegen-attn1-delta/1"
 
 
-def self_attention_weights(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+def self_attention_weights(unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
     """Return the parameters of all vision-only self-attention layers (`attn1`) by name.
 
     In SD 1.4 these are 49,574,080 of 859,520,964 parameters.

@@ -121,16 +121,31 @@ def noise_schedule(scheduler_config: dict[str, Any]) -> NoiseSchedule:
     ...                 "beta_schedule": "linear"}).alphas_cumprod
     tensor([0.9000, 0.8100])
     """
-    kind = scheduler_config.get("beta_schedule")
-    if kind not in _BETA_SCHEDULES:
-        raise EditError(f"scheduler: beta_schedule is {kind!r}; expected one of {', '.join(_BETA_SCHEDULES)}")
     prediction = scheduler_config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
         raise EditError(f"scheduler: prediction_type is {prediction!r}; expected epsilon or v_prediction")
-    start, end = float(scheduler_config["beta_start"]), float(scheduler_config["beta_end"])
-    count = int(scheduler_config["num_train_timesteps"])
+    if scheduler_config.get("rescale_betas_zero_snr"):
+        raise EditError(
+            "scheduler: rescale_betas_zero_snr is set, so the last noise level holds no picture to edit; "
+            "expected a schedule that keeps some signal, as SD 1.x and 2.x have"
+        )
+    return NoiseSchedule((1 - _betas(scheduler_config)).cumprod(0).float(), prediction)
+
+
+def _betas(scheduler_config: dict[str, Any]) -> Float[torch.Tensor, "timesteps"]:
+    trained = scheduler_config.get("trained_betas")
+    if trained is not None:
+        return torch.tensor(trained, dtype=torch.float64)
+    kind = scheduler_config.get("beta_schedule")
+    if kind not in _BETA_SCHEDULES:
+        raise EditError(f"scheduler: beta_schedule is {kind!r}; expected one of {', '.join(_BETA_SCHEDULES)}")
+    try:
+        start, end = float(scheduler_config["beta_start"]), float(scheduler_config["beta_end"])
+        count = int(scheduler_config["num_train_timesteps"])
+    except KeyError as error:
+        raise EditError(
+            f"scheduler: {error} is missing; expected a diffusers scheduler configuration"
+        ) from error
     if kind == "linear":
-        betas = torch.linspace(start, end, count, dtype=torch.float64)
-    else:
-        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
-    return NoiseSchedule((1 - betas).cumprod(0).float(), prediction)
+        return torch.linspace(start, end, count, dtype=torch.float64)
+    return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2

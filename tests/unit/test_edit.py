@@ -66,7 +66,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 @pytest.fixture
 def fresh(tokenizer: CLIPTokenizer) -> Callable[..., StableDiffusionPipeline]:
     def make(seed: int = 0, prediction: str = "epsilon") -> StableDiffusionPipeline:
-        return tiny_pipeline(tokenizer, seed, prediction)
+        """Pipelines of another seed differ in their U-Net alone."""
+        pipeline = tiny_pipeline(tokenizer, 0, prediction)
+        if seed:
+            pipeline.unet = tiny_pipeline(tokenizer, seed, prediction).unet
+        return pipeline
 
     return make
 
@@ -332,3 +336,20 @@ def test_prompts_are_encoded_once_each_after_the_empty_one(
     assert rows.shape == (3, 16, 32)
     theirs = pipeline.encode_prompt(["", "a", "b"], "cpu", 1, do_classifier_free_guidance=False)[0]
     torch.testing.assert_close(rows, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_benign_pictures_are_conditioned_on_benign_prompts(
+    fresh: Callable[..., StableDiffusionPipeline],
+) -> None:
+    pipeline = fresh()
+    numbers = torch.arange(10.0)[:, None, None].expand(10, 16, 32)
+    data = replace(triplets(pipeline), prompts=numbers[:5], benign_prompts=100 + numbers[:5])
+    seen: list[torch.Tensor] = []
+    handle = pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2][:, 0, 0]))
+    edit_unet(pipeline, data, settings(text="mixed", weight_hold=0.1, steps=20, batch_size=4), seed=1)
+    handle.remove()
+    unsafe, benign, held = torch.stack(seen).split(4, dim=1)
+    assert set(unsafe.flatten().tolist()) == {0, 1, 2, 3, 4}
+    assert set(benign.flatten().tolist()) == {100, 101, 102, 103, 104}
+    assert torch.equal(unsafe, held)
+    assert 0.1 < (unsafe == 0).float().mean() < 0.4
