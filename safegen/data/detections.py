@@ -89,7 +89,7 @@ def score_images(
     """
     wanted = sorted(set(pictures))
     identity = digest_json(asdict(detector.identity))
-    journal = Journal(store, f"detections/{identity}/journal/")
+    journal = Journal(store, f"runs/detections/{identity}/journal/")
     missing = [sha256 for sha256 in wanted if journal.get(sha256) is None]
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
@@ -189,6 +189,6 @@ def _publish(store: ObjectStore, identity: str, scored: Mapping[str, tuple[Detec
     ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), buffer, compression="zstd")
-    key = f"detections/{identity}/{sha256_bytes(buffer.getvalue())}.parquet"
+    key = f"runs/detections/{identity}/{sha256_bytes(buffer.getvalue())}.parquet"
     store.put(key, buffer.getvalue())
     return f"{store.uri}/{key}"

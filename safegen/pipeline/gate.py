@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from safegen import __version__
 from safegen.bootstrap import Platform
 from safegen.domain.decision import Decision
 from safegen.domain.digests import digest_json, sha256_file
@@ -16,7 +17,7 @@ from safegen.release.catalogue import read_manifest
 from safegen.release.channel import read_channel
 from safegen.shipped import locate
 
-_VERSIONED = ("safegen", "torch", "diffusers", "transformers", "onnxruntime", "numpy")
+_VERSIONED = ("torch", "diffusers", "transformers", "onnxruntime", "numpy")
 
 
 def run_gate(platform: Platform, edited: Edited, evaluated: Evaluated, champion: Path | None) -> Decided:
@@ -97,4 +98,4 @@ def write_decision(decision: Decision, path: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of what evaluates and decides."""
-    return {name: metadata.version(name) for name in _VERSIONED}
+    return {"safegen": __version__, **{name: metadata.version(name) for name in _VERSIONED}}
