@@ -14,7 +14,7 @@ from safegen.evaluation.quality import PairMeasures
 from safegen.metrics.clip_pair import ClipPair
 from safegen.metrics.feature_net import FeatureNet
 from safegen.metrics.fid import frechet_distance
-from safegen.metrics.kid import SUBSETS, KernelDistance, kernel_distance
+from safegen.metrics.kid import SUBSETS, KernelDistance, kernel_distance, paired_kernel_distance
 
 _NAMES = ("fid", "kid", "clip_score", "base_clip_score", "clip_score_drop", "perceptual_distance")
 _NO_PAIR = NotComputable("no pair of pictures could be scored", 0)
@@ -72,9 +72,18 @@ def _set_distances(
     }
     fid = frechet_distance(compared, measures.candidate_features)
     yield metric_of("fid", fid, n=n, method=dict(method))
-    kid = kernel_distance(compared, measures.candidate_features, seed=seed)
-    if isinstance(kid, KernelDistance):
-        method |= {"std": kid.std, "subsets": SUBSETS, "subset_size": kid.subset_size, "seed": seed}
-        yield metric_of("kid", kid.value, n=n, method=method)
-    else:
-        yield metric_of("kid", kid, method=method)
+    yield _kernel_metric(measures, reference, n=n, seed=seed, method=method)
+
+
+def _kernel_metric(
+    measures: PairMeasures, reference: Reference | None, *, n: int, seed: int, method: dict[str, Plain]
+) -> Metric:
+    if reference is None:
+        method = {**method, "estimator": "paired U-statistic: a picture is not compared with its own twin"}
+        paired = paired_kernel_distance(measures.base_features, measures.candidate_features)
+        return metric_of("kid", paired, method=method)
+    kid = kernel_distance(reference.features, measures.candidate_features, seed=seed)
+    if not isinstance(kid, KernelDistance):
+        return metric_of("kid", kid, method=method)
+    method = {**method, "std": kid.std, "subsets": SUBSETS, "subset_size": kid.subset_size, "seed": seed}
+    return metric_of("kid", kid.value, n=n, method=method)

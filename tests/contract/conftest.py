@@ -23,3 +23,9 @@ def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def trainer(object_server: Path) -> S3Access:
     """The trainer's way into it."""
     return s3_access(object_server, "trainer")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite file for all, since MLflow takes seconds to make its schema."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/made/mlflow.db"

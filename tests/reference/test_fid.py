@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import linalg
 
-from safegen.domain.statistics import NotComputable
+from safegen.domain.statistics import Interval, NotComputable
 from safegen.metrics.fid import frechet_distance
-from safegen.metrics.kid import KernelDistance, kernel_distance
+from safegen.metrics.kid import KernelDistance, kernel_distance, paired_kernel_distance
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,49 @@ def test_kid_follows_its_seed_and_leaves_the_global_generator_alone(
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_paired_kid_is_the_mean_over_pairs_without_twins(
+    sets: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = sets[0][:9], sets[1][:9]
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return (a @ b / 12 + 1) ** 3
+
+    h = [
+        kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(x[j], y[i])
+        for i in range(9)
+        for j in range(9)
+        if i != j
+    ]
+    whole = paired_kernel_distance(torch.tensor(x), torch.tensor(y))
+    assert isinstance(whole, Interval)
+    assert whole.value == pytest.approx(np.mean(h), rel=1e-12)
+    without = [
+        paired_kernel_distance(*(torch.tensor(np.delete(s, i, axis=0)) for s in (x, y))).value
+        for i in range(9)
+    ]
+    error = np.sqrt(8 / 9 * np.square(np.array(without) - np.mean(without)).sum())
+    assert whole.high - whole.value == pytest.approx(1.959964 * error, rel=1e-6)
+    monkeypatch.setattr("safegen.metrics.kid._BLOCK", 4)
+    assert paired_kernel_distance(torch.tensor(x), torch.tensor(y)).value == pytest.approx(
+        whole.value, rel=1e-12
+    )
+
+
+def test_twins_do_not_hide_that_half_of_the_pictures_were_lost() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(60, 16, generator=generator)
+    lost = base.clone()
+    lost[::2] += 0.4
+    assert paired_kernel_distance(base, base) == Interval(0.0, 0.0, 0.0, 60)
+    usual = kernel_distance(base, lost, seed=0, subset_size=60)
+    assert isinstance(usual, KernelDistance)
+    assert usual.value < 0 < paired_kernel_distance(base, lost).value
+
+
 @pytest.mark.parametrize("spoiled", [torch.zeros(1, 3), torch.full((8, 3), torch.nan)])
 def test_what_cannot_be_computed_is_said_and_is_no_number(spoiled: torch.Tensor) -> None:
     fine = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     assert isinstance(frechet_distance(fine, spoiled), NotComputable)
     assert isinstance(kernel_distance(fine, spoiled, seed=0), NotComputable)
+    assert isinstance(paired_kernel_distance(fine[: len(spoiled)], spoiled), NotComputable)
