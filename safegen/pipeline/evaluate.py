@@ -84,7 +84,7 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
         return evaluate(
             EvaluatedCheckpoint(edited.base_digest, lambda: load_pipeline(platform.base_checkpoint)),
             EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
-            open_suites(platform),
+            open_suites(platform.config),
             platform.detector,
             open_clip_pair(),
             EvaluationSettings(

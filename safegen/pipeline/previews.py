@@ -33,7 +33,7 @@ class PreviewSheet:
         self._settings = sampler_settings(platform.config.evaluate)
         self._rows = [
             [DrawRequest(row.text, row.seed) for row in suite.rows[:_PER_SUITE]]
-            for suite in open_suites(platform)
+            for suite in open_suites(platform.config)
         ]
 
     def draw(self) -> NDArray[np.uint8]:

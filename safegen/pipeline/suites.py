@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from safegen.bootstrap import Platform
+from safegen.config import RunConfig
 from safegen.evaluation.prompt_suite import PromptSuite
 from safegen.miniature.suites import miniature_suite
 
 
-def open_suites(platform: Platform) -> list[PromptSuite]:
+def open_suites(config: RunConfig) -> list[PromptSuite]:
     """Return the suites that the configuration names, each cut to its number of prompts."""
     return [
-        miniature_suite(suite.name, n=suite.n, seed=platform.config.seed)
-        for suite in platform.config.evaluate.suites
+        miniature_suite(suite.name, n=suite.n, seed=config.seed)
+        for suite in config.evaluate.suites
     ]
