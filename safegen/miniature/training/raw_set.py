@@ -8,7 +8,7 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from safegen.domain.dataset import Role
 from safegen.miniature.art import Sprite
@@ -84,13 +84,15 @@ def _compose(choices: list[Sprite], rng: np.random.Generator) -> Picture:
 
 
 def _write_bad_files(folder: Path) -> None:
-    """Write files that ingestion must refuse, each for another reason."""
+    """Write files that ingestion or screening must refuse, each for another reason."""
     unsafe, benign = folder / "unsafe", folder / "benign"
     whole = (benign / "house-00.png").read_bytes()
     (benign / "bad-truncated.png").write_bytes(whole[: len(whole) // 2])
     (benign / "bad-empty.png").write_bytes(b"")
     (benign / "bad-not-an-image.png").write_text("These are not the bytes of a picture.\n")
     (benign / "bad-exact-duplicate.png").write_bytes((benign / "banana-00.png").read_bytes())
+    mislabelled = ImageOps.mirror(Image.open(unsafe / "dagger-00.png"))
+    mislabelled.save(benign / "bad-mislabelled.png", optimize=True)  # decodes well; the detector must find it
     near = io.BytesIO()
     Image.open(benign / "cactus-00.png").save(near, "JPEG", quality=95)
     (benign / "bad-near-duplicate.jpg").write_bytes(near.getvalue())
