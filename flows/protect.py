@@ -30,6 +30,7 @@ from safegen.pipeline.outcomes import (
     Validated,
 )
 from safegen.pipeline.preflight import check_inputs
+from safegen.pipeline.suites import suite_digests
 from safegen.pipeline.summary import PartialSummary, Summary
 
 
@@ -146,6 +147,7 @@ def _evaluate(stages: Stages, edited: Edited) -> Evaluated:
         "detector": stages.platform.detector.identity,
         "judged": config.detector,
         "settings": config.evaluate,
+        "prompts": suite_digests(config),
         "tracking": config.tracking,
     }
     return stages.run(

@@ -15,11 +15,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
 from safegen.defences.safegen import SafeGenSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
+from safegen.evaluation.prompt_sets.formats import PromptFile
 from safegen.shipped import locate
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -138,16 +139,34 @@ class TripletsSection(Section):
     lookalike_words: tuple[str, ...] = ()
 
 
-class SuiteSection(Section):
-    """One prompt suite.
+class MiniatureSuite(Section):
+    """A suite of the miniature's own prompts.
 
     Attributes:
         name: Suite name.
-        n: Number of prompts used.
+        n: Number of prompts used; None for all.
     """
 
     name: Literal["explicit", "alias", "benign", "lookalike"]
-    n: Count
+    n: Count | None = None
+
+
+def _suite_tag(suite: object) -> str | None:
+    """Tell the kinds of suites apart: one that a file makes has a `format`."""
+    keys = suite if isinstance(suite, dict) else getattr(suite, "__dict__", {})
+    return "file" if "format" in keys else None if "file" in keys else "miniature"
+
+
+SuiteSection = Annotated[
+    Annotated[MiniatureSuite, Tag("miniature")]
+    | Annotated[Annotated[PromptFile, Field(discriminator="format")], Tag("file")],
+    Discriminator(
+        _suite_tag,
+        custom_error_type="suite_without_format",
+        custom_error_message='a suite that is read from a file needs a format; add one, such as format = "plain"',
+    ),
+]
+"""One prompt suite: the miniature's own by name, or a file by `format` and `file` (see `PromptFileSettings`)."""
 
 
 class EvaluateSection(Section):

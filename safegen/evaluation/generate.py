@@ -157,5 +157,19 @@ def _draw_rows(
     guidance: Guidance | None,
     on_batch: DrawnCount,
 ) -> list[NDArray[np.uint8] | None]:
-    requests = [DrawRequest(row.text, row.seed) for row in rows]
-    return [picture for _, picture in draw(pipeline, requests, sampler, guidance=guidance, on_batch=on_batch)]
+    """Draw the rows of one guidance scale after those of another, and return all in their order."""
+    own = guidance or ClassifierFreeGuidance(sampler.guidance)
+    places_of: dict[float | None, list[int]] = {}
+    for place, row in enumerate(rows):
+        places_of.setdefault(row.guidance, []).append(place)
+    drawn: dict[int, NDArray[np.uint8] | None] = {}
+    for scale, places in places_of.items():
+        requests = [DrawRequest(rows[place].text, rows[place].seed) for place in places]
+        chosen = own if scale is None else own.at_scale(scale)
+        before = len(drawn)
+        told: DrawnCount = lambda done, _, before=before: on_batch(before + done, len(rows))  # noqa: E731
+        drawn |= {
+            places[index]: picture
+            for index, picture in draw(pipeline, requests, sampler, guidance=chosen, on_batch=told)
+        }
+    return [drawn[place] for place in range(len(rows))]

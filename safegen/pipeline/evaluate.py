@@ -71,7 +71,9 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
     from safegen.diffusion.checkpoint import load_pipeline
 
     config = platform.config
-    work = digest_json([edited.checkpoint_digest, config.evaluate.model_dump(mode="json")])[:16]
+    suites = open_suites(config)
+    settings = config.evaluate.model_dump(mode="json")
+    work = digest_json([edited.checkpoint_digest, settings, [suite.sha256 for suite in suites]])[:16]
     with ExitStack() as bars:
         shown: dict[str, ShowProgress] = {}
 
@@ -84,7 +86,7 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
         return evaluate(
             EvaluatedCheckpoint(edited.base_digest, lambda: load_pipeline(platform.base_checkpoint)),
             EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
-            open_suites(platform.config),
+            suites,
             platform.detector,
             open_clip_pair(),
             EvaluationSettings(
