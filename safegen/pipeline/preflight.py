@@ -16,7 +16,8 @@ def check_inputs(config: RunConfig) -> None:
     """Look at the base checkpoint's files, the policy and the prompt suites; loads no weights.
 
     Raises:
-        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite has too few prompts.
+        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite
+            has too few prompts.
         ConfigError: The policy is missing or not as expected.
     """
     source = config.base.source
