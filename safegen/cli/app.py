@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from safegen.cli import gate_command, pipeline_commands, release_commands, stack_commands
+from safegen.cli import gate_command, look_commands, pipeline_commands, release_commands, stack_commands
 from safegen.cli.answer import Answer, OutputMode, give, give_error
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (pipeline_commands, gate_command, release_commands):
+for group in (pipeline_commands, gate_command, release_commands, look_commands):
     app.add_typer(group.commands)
 app.add_typer(stack_commands.commands, name="stack")
 

@@ -100,10 +100,12 @@ def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path) -> Answer
 
 
 def _prepared(config: Path) -> RunConfig:
-    """Read the configuration and set the process up, before anything imports the flows."""
+    """Read the configuration, refuse what can be refused at once, and set the process up for the flows."""
     from safegen.cli.environment import prepare_run, show_own_notes
+    from safegen.pipeline.preflight import check_inputs
 
     run = load_config(config)
+    check_inputs(run)  # the flow does so too, but Prefect takes seconds to begin
     prepare_run(run, debug="--debug" in sys.argv)
     show_own_notes()
     return run

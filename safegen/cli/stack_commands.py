@@ -15,7 +15,10 @@ commands = typer.Typer(help="The local object store, MLflow and Prefect, on loop
 @commands.command("up")
 @answering
 def stack_up(config: ConfigOption = MINIATURE_RUN) -> Answer:
-    """Start all services and leave them up."""
+    """Start all services and leave them up; runs of this workspace then use them.
+
+    Example: safegen stack up --config configs/miniature.toml
+    """
     from safegen.bootstrap import stack_root
     from safegen.config import load_config
     from safegen.stack import control
@@ -28,7 +31,10 @@ def stack_up(config: ConfigOption = MINIATURE_RUN) -> Answer:
 @commands.command("down")
 @answering
 def stack_down(config: ConfigOption = MINIATURE_RUN) -> Answer:
-    """Stop what `up` started."""
+    """Stop what `up` started; what it stored stays.
+
+    Example: safegen stack down
+    """
     from safegen.bootstrap import stack_root
     from safegen.config import load_config
     from safegen.stack import control
@@ -41,7 +47,10 @@ def stack_down(config: ConfigOption = MINIATURE_RUN) -> Answer:
 @commands.command("status")
 @answering
 def stack_status(config: ConfigOption = MINIATURE_RUN) -> Answer:
-    """Show which services run, and where."""
+    """Show which services run, and where.
+
+    Example: safegen stack status --json
+    """
     from safegen.bootstrap import stack_root
     from safegen.config import load_config
 
