@@ -68,6 +68,7 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
     Returns:
         What that stage handed over.
     """
+    check_inputs(config)
     with open_platform(config) as platform:
         stages = Stages(platform)
         ingested = _ingest(stages)
@@ -77,6 +78,30 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
         if until == "edit":
             return stages.partial_summary(edited)
         return stages.partial_summary(_evaluate(stages, edited))
+
+
+@flow(name="promote", validate_parameters=False)
+def promote_evaluated(config: RunConfig) -> Summary:
+    """Gate the candidate that has been evaluated under this configuration and, if it passes, promote it.
+
+    Nothing is edited or evaluated here: promoting takes seconds or is refused.
+
+    Args:
+        config: The run.
+
+    Returns:
+        As `protect`.
+
+    Raises:
+        DataError: Nothing has been evaluated under this configuration.
+    """
+    check_inputs(config)
+    with open_platform(config) as platform:
+        stages = Stages(platform, not_made_here=("ingest", "validate", "triplets", "edit", "evaluate"))
+        edited = _edit(stages, _triplets(stages, _validate(stages, _ingest(stages))))
+        evaluated = _evaluate(stages, edited)
+        decided = _gate(stages, edited, evaluated)
+        return stages.summary(edited, evaluated, decided, _promote(stages, edited, evaluated, decided))
 
 
 def _ingest(stages: Stages) -> Ingested:

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
-from safegen.defences.safegen import SafeGenSettings
+from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
 from safegen.evaluation.prompt_sets.formats import PromptFile
