@@ -7,6 +7,7 @@
     ├── EvaluationError              3   an evaluation could not be completed
     ├── StorageError                 3   the object store failed
     │   ├── ObjectNotFoundError      3   there is no object under this key
+    │   ├── DamagedObjectError       3   content does not have the digest it is stored under
     │   ├── PreconditionFailedError  3   a conditional write lost to another writer
     │   └── ReleaseRefusedError      1   a release is unsigned, altered, or not one that passed
     └── RegistryError                3   the model registry or tracking server failed
@@ -65,6 +66,10 @@ class ObjectNotFoundError(StorageError):
 
 class PreconditionFailedError(StorageError):
     """A conditional write was refused, because the object exists or has changed."""
+
+
+class DamagedObjectError(StorageError):
+    """A content-addressed object holds other content than its digest says."""
 
 
 class ReleaseRefusedError(StorageError):

@@ -78,8 +78,8 @@ class ModelVerifier:
         if key is None:
             trusted = ", ".join(name[:_SHOWN] for name in self._keys) or "none"
             raise ReleaseRefusedError(
-                f"it is signed by key {hint[:_SHOWN]!r}, which is not trusted (trusted: {trusted}); give the public key "
-                "of whoever released it"
+                f"it is signed by key {hint[:_SHOWN]!r}, which is not trusted (trusted: {trusted}); give the "
+                "public key of whoever released it"
             )
         if not _is_signed_by(key, raw, statement):
             raise ReleaseRefusedError(

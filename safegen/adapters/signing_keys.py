@@ -131,7 +131,9 @@ def create_key_pair(folder: Path) -> KeyPair:
         _write_new(private, pem, 0o600)
         _write_new(public, public_pem, 0o644)
     except FileExistsError as error:
-        raise ConfigError(f"{private} exists already and is never overwritten; give another folder") from error
+        raise ConfigError(
+            f"{private} exists already and is never overwritten; give another folder"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"cannot write a key to {folder}: {error.strerror or error}; give another folder"
@@ -155,9 +157,7 @@ def open_key_pair(folder: Path) -> PemKey:
 
 
 def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _read(path: Path, kind: str) -> bytes:

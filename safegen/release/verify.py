@@ -1,6 +1,6 @@
 """Prove a release: a trusted key signed exactly these files, and among them is a pass for this very checkpoint.
 
-The same checks judge a pulled folder, a release in a store, and a release's own documents before anything else is fetched.
+The same checks judge a pulled folder, a release in a store, and a release's documents before anything else is fetched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safegen.domain.release import (
     ReleaseManifest,
     SignedFiles,
 )
-from safegen.errors import DataError, ObjectNotFoundError, ReleaseRefusedError
+from safegen.errors import DamagedObjectError, DataError, ObjectNotFoundError, ReleaseRefusedError
 from safegen.ports import ObjectStore, Verifier
 from safegen.release.catalogue import passed_decision
 from safegen.release.layout import release_key
@@ -120,7 +120,7 @@ def verify_stored(store: ObjectStore, model: str, version: str, verifier: Verifi
             digests[file.path] = _stored_digest(store, file)
         except ObjectNotFoundError:
             del digests[file.path]
-        except ReleaseRefusedError as error:
+        except DamagedObjectError as error:
             damage = damage or f"{file.path}: {error}"
     found = Evidence(digests, documents.manifest, documents.decision, documents.signature, damage)
     return _of_release(check_evidence(found, verifier), f"{model}@{version}")
@@ -194,7 +194,10 @@ def check_evidence(found: Evidence, verifier: Verifier) -> Verification:
 
 
 def _check_files(found: Evidence, signed: SignedFiles) -> ReleaseCheck:
-    missing, extra = signed.digests.keys() - found.digests.keys(), found.digests.keys() - signed.digests.keys()
+    missing, extra = (
+        signed.digests.keys() - found.digests.keys(),
+        found.digests.keys() - signed.digests.keys(),
+    )
     problems = [found.damage] if found.damage else []
     problems += [f"missing {_listed(missing)}"] if missing else []
     problems += [f"not signed {_listed(extra)}"] if extra else []
@@ -204,11 +207,11 @@ def _check_files(found: Evidence, signed: SignedFiles) -> ReleaseCheck:
 
 
 def _check_digests(found: Evidence, signed: SignedFiles) -> ReleaseCheck:
-    changed = {
-        path for path, digest in signed.digests.items() if found.digests.get(path, digest) != digest
-    }
+    changed = {path for path, digest in signed.digests.items() if found.digests.get(path, digest) != digest}
     if changed:
-        return ReleaseCheck("digests", passed=False, reason=f"other content than signed in {_listed(changed)}")
+        return ReleaseCheck(
+            "digests", passed=False, reason=f"other content than signed in {_listed(changed)}"
+        )
     return ReleaseCheck("digests", passed=True, reason="every SHA-256 is the one signed")
 
 
@@ -224,7 +227,9 @@ def _check_manifest(found: Evidence, signed: SignedFiles) -> ReleaseCheck:
     if manifest.signed_digests != dict(signed.digests):
         reason = "its files are not those signed, or it is not in canonical form"
         return ReleaseCheck("manifest", passed=False, reason=reason)
-    return ReleaseCheck("manifest", passed=True, reason=f"it is that of {manifest.name}, and lists what is signed")
+    return ReleaseCheck(
+        "manifest", passed=True, reason=f"it is that of {manifest.name}, and lists what is signed"
+    )
 
 
 def _check_decision(found: Evidence) -> ReleaseCheck:
