@@ -5,7 +5,7 @@ It shows what a real one must do: see `SigningKey` in `safegen/ports.py`, and do
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import final
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -42,7 +42,7 @@ class MemoryKmsKey:
         return self._key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256())))
 
 
-@lru_cache(maxsize=None)
+@cache
 def open_key(key_id: str) -> SigningKey:
     """Return the key of a name, the same one each time in a process; it is forgotten when the process ends."""
     del key_id  # the cache's key

@@ -147,13 +147,34 @@ def open_key_pair(folder: Path) -> PemKey:
     Raises:
         ConfigError: The key is damaged, can be read by others, or cannot be made.
     """
-    private, public = folder / PRIVATE_NAME, folder / PUBLIC_NAME
+    private = folder / PRIVATE_NAME
     if not private.exists():
         create_key_pair(folder)
     key = read_private_key(private)
-    if not public.exists():  # the job was killed between the two
-        _write_new(public, key.public_key_pem, 0o644)
+    keep_public_key(folder / PUBLIC_NAME, key.public_key_pem)  # a killed job may have left it out
     return key
+
+
+def keep_public_key(path: Path, pem: bytes) -> Path:
+    """Write a public key to a file unless it is there, and return the file.
+
+    Raises:
+        ConfigError: Another key is there, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(path, pem, 0o644)
+    except FileExistsError:
+        if read_public_key(path) != pem:
+            raise ConfigError(
+                f"{path} holds another public key ({key_id(read_public_key(path))[:12]}) than the signing key's; "
+                "move it away if it is an old one"
+            ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror or error}; check the folder's rights"
+        ) from error
+    return path
 
 
 def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:

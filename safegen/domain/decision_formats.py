@@ -94,7 +94,9 @@ def as_markdown(decision: Decision) -> str:
     """Return a summary for a pull request: the outcome, and a table of all checks, failed ones first."""
     lines = [f"# safegen gate: {decision.outcome}", ""]
     lines += [
-        f"- {name}: `{markdown_cell(value)}`" for name, value in _summary(decision).items() if name != "outcome"
+        f"- {name}: `{markdown_cell(value)}`"
+        for name, value in _summary(decision).items()
+        if name != "outcome"
     ]
     lines += ["", "| | check | observed | asked | n | reason |", "|---|---|---|---|---|---|"]
     for check in sorted(decision.checks, key=lambda check: check.passed):

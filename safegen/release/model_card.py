@@ -49,9 +49,12 @@ def _method(facts: ReleaseFacts) -> str:
 
 
 def _data(facts: ReleaseFacts) -> str:
-    rows = [(f"dataset {markdown_cell(name)}", f"`{digest}`") for name, digest in facts.report.datasets.items()]
+    rows = [
+        (f"dataset {markdown_cell(name)}", f"`{digest}`") for name, digest in facts.report.datasets.items()
+    ]
     rows += [
-        (f"prompts {markdown_cell(suite.name)}", f"`{suite.prompt_set_sha256}`") for suite in facts.report.suites
+        (f"prompts {markdown_cell(suite.name)}", f"`{suite.prompt_set_sha256}`")
+        for suite in facts.report.suites
     ]
     return "## Data\n\n" + _table(("what", "digest"), rows)
 

@@ -29,7 +29,14 @@ from safegen.domain.release import (
     check_name,
     utc_text,
 )
-from safegen.errors import DamagedObjectError, DataError, ObjectNotFoundError, PreconditionFailedError, ReleaseRefusedError, StorageError
+from safegen.errors import (
+    DamagedObjectError,
+    DataError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    ReleaseRefusedError,
+    StorageError,
+)
 from safegen.ports import ObjectStore, Signer, Verifier
 from safegen.release.audit import audit_heads, record
 from safegen.release.catalogue import Release, list_releases, next_version, passed_decision, release_of
@@ -183,7 +190,9 @@ def _sign(
     earlier = _signed_earlier(store, key, verifier)
     wanted = (manifest.name, manifest.checkpoint_digest, manifest.decision_digest)
     if earlier is None or (earlier.name, earlier.checkpoint_digest, earlier.decision_digest) != wanted:
-        raise PreconditionFailedError(f"{store.uri}/{key} is a signature of something else; take another version")
+        raise PreconditionFailedError(
+            f"{store.uri}/{key} is a signature of something else; take another version"
+        )
     return earlier
 
 
