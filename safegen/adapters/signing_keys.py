@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -119,26 +120,17 @@ def create_key_pair(folder: Path) -> KeyPair:
         ConfigError: There is a key already, or the folder cannot be written.
     """
     private, public = folder / PRIVATE_NAME, folder / PUBLIC_NAME
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public_pem = _public_pem(key.public_key())
-    if public.exists():
-        raise ConfigError(f"{public} exists already and is never overwritten; give another folder")
+    for path in (private, public):
+        if path.exists():
+            raise ConfigError(f"{path} exists already and is never overwritten; give another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_new(private, pem, 0o600)
-        _write_new(public, public_pem, 0o644)
+        key = _make_private_key(private)
     except FileExistsError as error:
         raise ConfigError(
             f"{private} exists already and is never overwritten; give another folder"
         ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write a key to {folder}: {error.strerror or error}; give another folder"
-        ) from error
-    return KeyPair(private, public, key_id(public_pem))
+    keep_public_key(public, key.public_key_pem)
+    return KeyPair(private, public, key_id(key.public_key_pem))
 
 
 def open_key_pair(folder: Path) -> PemKey:
@@ -149,7 +141,8 @@ def open_key_pair(folder: Path) -> PemKey:
     """
     private = folder / PRIVATE_NAME
     if not private.exists():
-        create_key_pair(folder)
+        with suppress(FileExistsError):  # another job was quicker: its key it is
+            _make_private_key(private)
     key = read_private_key(private)
     keep_public_key(folder / PUBLIC_NAME, key.public_key_pem)  # a killed job may have left it out
     return key
@@ -175,6 +168,28 @@ def keep_public_key(path: Path, pem: bytes) -> Path:
             f"cannot write {path}: {error.strerror or error}; check the folder's rights"
         ) from error
     return path
+
+
+def _make_private_key(path: Path) -> PemKey:
+    """Make a key and write it to a new file, readable by its owner alone.
+
+    Raises:
+        FileExistsError: There is a key already.
+        ConfigError: It cannot be written.
+    """
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(path, pem, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write a key to {path}: {error.strerror or error}; give another folder"
+        ) from error
+    return PemKey(pem, str(path))
 
 
 def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
