@@ -201,14 +201,65 @@ class GateSection(Section):
     policy: Path
 
 
+class FileKeySection(Section):
+    """The signing key is a file.
+
+    Attributes:
+        kind: "file".
+        private_key: PEM of an EC P-256 key that its owner alone can read (`safegen keys new DIR`); empty for one under
+            the workspace, made on the first promotion.
+    """
+
+    kind: Literal["file"] = "file"
+    private_key: Path | None = None
+
+
+class EnvironmentKeySection(Section):
+    """The signing key is in the environment, as CI systems hand secrets over.
+
+    Attributes:
+        kind: "env".
+        variable: Name of the variable that holds the PEM.
+    """
+
+    kind: Literal["env"] = "env"
+    variable: str = "SAFEGEN_SIGNING_KEY"
+
+
+class KmsKeySection(Section):
+    """The signing key stays in a key management service.
+
+    Attributes:
+        kind: "kms".
+        hook: "module:function"; the function takes `key` and returns a `safegen.ports.SigningKey`.
+        key: Which key of the service.
+    """
+
+    kind: Literal["kms"]
+    hook: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    key: str
+
+
+SigningSection = Annotated[
+    FileKeySection | EnvironmentKeySection | KmsKeySection, Field(discriminator="kind")
+]
+
+
 class PromoteSection(Section):
-    """Where a passed candidate goes.
+    """Where a passed candidate goes, and who signs it.
 
     Attributes:
         channel: Channel whose pointer moves to the new release.
+        licence: Licence of the released weights, for the model card; empty where it is not known.
+        signing: The key that signs.
+        trusted_keys: Public keys (.pub files) whose releases may be used; the signing key's own is trusted besides,
+            where this machine has it.
     """
 
     channel: Name = "production"
+    licence: str = ""
+    signing: SigningSection = FileKeySection()
+    trusted_keys: tuple[Path, ...] = ()
 
 
 class StoreSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.adapters.mlflow_pyfunc import MLMODEL, LoggedIdentity, describe_pyfunc
 from safegen.adapters.mlflow_session import MlflowSession, has_code
 from safegen.errors import RegistryError
 
@@ -194,6 +196,8 @@ class MlflowRun:
         try:
             with self._session.call(what):
                 self._session.client.log_model_artifacts(model_id, str(folder))
+                if (folder / "model_index.json").is_file():
+                    self._describe_pyfunc(model_id, dict(metadata))
         except BaseException:
             self._close_model(model_id, "FAILED")
             raise
@@ -239,6 +243,13 @@ class MlflowRun:
         )
         client.log_outputs(self._id, [LoggedModelOutput(model.model_id, step=0)])
         return model.model_id
+
+    def _describe_pyfunc(self, model_id: str, metadata: dict[str, str]) -> None:
+        """Let `mlflow.pyfunc.load_model` draw with a checkpoint that is a whole pipeline."""
+        with tempfile.TemporaryDirectory() as folder:
+            description = Path(folder) / MLMODEL
+            description.write_text(describe_pyfunc(LoggedIdentity(model_id, self._id, metadata)))
+            self._session.client.log_model_artifact(model_id, str(description))
 
     def _close_model(self, model_id: str, status: Any) -> None:  # MLflow declares its own enumeration
         with self._session.call(f"finish the model {model_id}"):

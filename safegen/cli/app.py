@@ -9,11 +9,13 @@ import typer
 
 from safegen.cli import (
     gate_command,
+    keys_command,
     look_commands,
     pipeline_commands,
     prompts_command,
     release_commands,
     stack_commands,
+    verify_command,
 )
 from safegen.cli.answer import Answer, OutputMode, give, give_error
 
@@ -24,8 +26,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (pipeline_commands, gate_command, release_commands, look_commands, prompts_command):
+for group in (
+    pipeline_commands,
+    gate_command,
+    release_commands,
+    verify_command,
+    look_commands,
+    prompts_command,
+):
     app.add_typer(group.commands)
+app.add_typer(keys_command.commands, name="keys")
 app.add_typer(stack_commands.commands, name="stack")
 
 

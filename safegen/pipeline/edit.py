@@ -13,6 +13,7 @@ from safegen.data.manifest import read_triplets
 from safegen.data.picture import get_picture
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
+from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
 from safegen.ports import TrackedRun
@@ -131,7 +132,8 @@ def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path) -> Path
 
     pending = folder.with_name("checkpoint.part")
     shutil.rmtree(pending, ignore_errors=True)
-    shutil.copytree(base, pending)
+    # A base that was pulled holds its own release's documents, which say nothing of the candidate.
+    shutil.copytree(base, pending, ignore=lambda folder, _: RELEASE_DOCUMENTS if Path(folder) == base else ())
     [weights] = sorted((base / "unet").glob("*.safetensors"))[:1]
     with safe_open(weights, framework="pt") as file:
         dtype = file.get_tensor(next(iter(file.keys()))).dtype

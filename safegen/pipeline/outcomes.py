@@ -192,6 +192,7 @@ class Promoted(Outcome):
         digest: Digest of its manifest.
         channel: The channel.
         registry_version: Version in the model registry.
+        public_key: File with the key that verifies it.
         changed: Whether anything had to be done.
     """
 
@@ -201,4 +202,5 @@ class Promoted(Outcome):
     digest: str
     channel: str
     registry_version: str
+    public_key: Path
     changed: bool

@@ -98,6 +98,7 @@ def summarise(
         "edit run": edited.run_url,
         "evaluation run": evaluated.run_url,
         "data docs": str(platform.workspace / "data-docs"),
+        **({"public key": str(released.public_key)} if released else {}),
     }
     release = released and ReleaseRecord.model_validate(
         released.model_dump(include={"model", "version", "uri", "digest"})
