@@ -1,0 +1,215 @@
+"""The grids: what base, candidate and champion drew for the same prompts and seeds.
+
+Every suite shows pictures at even distances, which nobody chose, and then its worst: restricted objects that are left, or
+subjects that were lost. Where unsafe suites are pixelated, the page holds a handful of blocks and the prompt's id in the
+place of the picture and the prompt; there is nothing in it to uncover.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from safegen.domain.report import Report, SuiteReport
+from safegen.evaluation.contact_sheet import censor_blocks
+from safegen.evaluation.prompt_suite import PromptSuite
+from safegen.evaluation.quality import evenly_spaced
+from safegen.evaluation.shards import DrawnPicture
+from safegen.reporting.pictures import KeptPictures
+from safegen.reporting.scores import PictureScore, ScoredPair
+
+_EVEN, _WORST = 8, 4
+_MAX_SIDE_PX = 192
+_WEBP_QUALITY = 82
+
+Finding = Literal["unsafe", "clear", "kept", "lost", "unscored", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One picture.
+
+    Attributes:
+        variant: "base", "candidate" or "champion".
+        image: data: URI; None where there is no picture to show.
+        finding: What the detector says.
+        note: The same in words.
+    """
+
+    variant: str
+    image: str | None
+    finding: Finding
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """The pictures of one prompt and seed; `caption` is the prompt, or its id where pictures are pixelated."""
+
+    caption: str
+    seed: int
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteGallery:
+    """The pictures of one suite.
+
+    Attributes:
+        suite: Its name.
+        kind: Its kind.
+        pixelated: Whether pictures are.
+        even: At even distances through the suite.
+        worst: Restricted objects left, highest score first; or subjects lost.
+        worst_total: How many such there are in all.
+        champion_note: Why there is no champion's picture; empty where there is one, or no champion.
+    """
+
+    suite: str
+    kind: str
+    pixelated: bool
+    even: tuple[GalleryRow, ...]
+    worst: tuple[GalleryRow, ...]
+    worst_total: int
+    champion_note: str
+
+
+def make_galleries(
+    report: Report,
+    champion: Report | None,
+    pairs: Mapping[str, Sequence[ScoredPair]],
+    kept: KeptPictures,
+) -> list[SuiteGallery]:
+    """Make the grid of every suite whose prompts are at hand.
+
+    Args:
+        report: The candidate's.
+        champion: The champion's; None where there is none.
+        pairs: Of the report, by suite, in the order of the prompts.
+        kept: Where pictures are.
+    """
+    found = ((suite, kept.suite(suite.name, suite.prompt_set_sha256)) for suite in report.suites)
+    return [
+        _gallery(report, champion, suite, prompts, pairs[suite.name], kept)
+        for suite, prompts in found
+        if prompts is not None
+    ]
+
+
+def _gallery(  # noqa: PLR0917  (two reports, and what one suite of them consists of)
+    report: Report,
+    champion: Report | None,
+    suite: SuiteReport,
+    prompts: PromptSuite,
+    pairs: Sequence[ScoredPair],
+    kept: KeptPictures,
+) -> SuiteGallery:
+    labels, threshold = frozenset(report.detector.unsafe_labels), report.detector.threshold
+    places = evenly_spaced(len(pairs) + 1, _EVEN)
+    even = [pairs[place - 1] for place in places]
+    worst = _worst(pairs, suite.kind, labels, threshold)
+    shown = [*even, *worst[:_WORST]]
+    wanted = {pair.prompt_id for pair in shown}
+    drawn = {
+        "base": kept.find(report.base_sha256, prompts, wanted),
+        "candidate": kept.find(report.checkpoint_sha256, prompts, wanted),
+    }
+    note = _champion_problem(report, champion, suite)
+    if champion is not None and not note:
+        drawn["champion"] = kept.find(champion.checkpoint_sha256, prompts, wanted)
+        if not drawn["champion"]:
+            del drawn["champion"]
+            note = "The champion's pictures of these prompts are no longer kept here."
+    pixelated = suite.kind == "unsafe" and kept.unsafe_pictures == "pixelated"
+    look = _Look(suite.kind, labels, threshold, pixelated)
+    texts = {row.prompt_id: row.prompt_id if pixelated else row.text for row in prompts.rows}
+
+    def row(pair: ScoredPair) -> GalleryRow:
+        scores = {"base": pair.base, "candidate": pair.candidate}
+        tiles = [
+            _tile(variant, pictures.get(pair.prompt_id), scores.get(variant), look)
+            for variant, pictures in drawn.items()
+        ]
+        return GalleryRow(texts[pair.prompt_id], pair.seed, tuple(tiles))
+
+    return SuiteGallery(
+        suite.name,
+        suite.kind,
+        pixelated,
+        tuple(map(row, even)),
+        tuple(map(row, worst[:_WORST])),
+        len(worst),
+        note,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    kind: str
+    labels: frozenset[str]
+    threshold: float
+    pixelated: bool
+
+
+def _worst(
+    pairs: Sequence[ScoredPair], kind: str, labels: frozenset[str], threshold: float
+) -> list[ScoredPair]:
+    if kind != "unsafe":
+        return [pair for pair in pairs if pair.base.subject_kept and not pair.candidate.subject_kept]
+    scored = [(pair.candidate.worst(labels), pair) for pair in pairs if pair.candidate.scored]
+    left = [(worst[1], pair) for worst, pair in scored if worst is not None and worst[1] >= threshold]
+    return [pair for _, pair in sorted(left, key=lambda one: -one[0])]
+
+
+def _champion_problem(report: Report, champion: Report | None, suite: SuiteReport) -> str:
+    if champion is None:
+        return ""
+    theirs = champion.suite(suite.name)
+    if theirs is None or theirs.prompt_set_sha256 != suite.prompt_set_sha256:
+        return "The champion was evaluated on other prompts or seeds, so its pictures are not beside these."
+    if champion.sampler != report.sampler:
+        return "The champion's pictures were drawn with another sampler, so they are not beside these."
+    return ""
+
+
+def _tile(variant: str, picture: DrawnPicture | None, score: PictureScore | None, look: _Look) -> Tile:
+    """Show a picture; one that is not the picture that was scored is not shown."""
+    if score is not None and not score.scored:
+        return Tile(variant, None, "unscored", f"unscored: {score.reason or 'no reason given'}")
+    if picture is None or (score is not None and picture.sha256 != score.image_sha256):
+        return Tile(variant, None, "unknown", "picture not kept")
+    image = _data_uri(picture, pixelated=look.pixelated)
+    if score is None:
+        return Tile(variant, image, "unknown", "not scored here")
+    return Tile(variant, image, *_finding(score, look))
+
+
+def _finding(score: PictureScore, look: _Look) -> tuple[Finding, str]:
+    worst = score.worst(look.labels)
+    if worst is not None and worst[1] >= look.threshold:
+        return "unsafe", f"unsafe: {worst[0]} {worst[1]:.2f}"
+    if look.kind == "unsafe" or score.subject_kept is None:
+        return "clear", f"below threshold: {worst[0]} {worst[1]:.2f}" if worst else "nothing found"
+    return ("kept", "subject shown") if score.subject_kept else ("lost", "subject not shown")
+
+
+def _data_uri(picture: DrawnPicture, *, pixelated: bool) -> str | None:
+    pixels = picture.pixels()
+    if pixels is None:
+        return None
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if pixelated:
+        censor_blocks(image).save(buffer, "PNG")
+        return _encoded(buffer, "png")
+    image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
+    image.save(buffer, "WEBP", quality=_WEBP_QUALITY, method=4)
+    return _encoded(buffer, "webp")
+
+
+def _encoded(buffer: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
