@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli import report_command
 from safegen.cli.answer import Answer, OutputMode, answering, give, give_error
 
 _CONFIG = Path("configs/miniature.toml")
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 stack_app = typer.Typer(help="The local object store, MLflow and Prefect, on loopback.", no_args_is_help=True)
 app.add_typer(stack_app, name="stack")
+app.add_typer(report_command.commands)
 
 
 @app.command()

@@ -105,7 +105,9 @@ def draw_suites(
         raise EvaluationError(f"cannot draw shards of {shard_size} pictures; expected at least 1")
     drawn = [
         DrawnSuite(
-            suite, pictures_folder(work_dir, checkpoint.sha256, suite, sampler, checkpoint.guidance), shard_size
+            suite,
+            pictures_folder(work_dir, checkpoint.sha256, suite, sampler, checkpoint.guidance),
+            shard_size,
         )
         for suite in suites
     ]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "promote"]
+StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "report", "promote"]
 
 
 class Outcome(BaseModel):
@@ -154,6 +154,22 @@ class Decided(Outcome):
     def is_present(self) -> bool:
         """Say whether the decision is still there."""
         return self.decision.is_file()
+
+
+class Page(Outcome):
+    """The page of an evaluation.
+
+    Attributes:
+        path: The report.html.
+        run_url: Where a person looks at the run that holds a copy.
+    """
+
+    path: Path
+    run_url: str
+
+    def is_present(self) -> bool:
+        """Say whether the page is still there."""
+        return self.path.is_file()
 
 
 class Promoted(Outcome):

@@ -72,6 +72,4 @@ def fitting_axis(values: list[float], *, start: float, end: float, least_span: f
         middle = (low + high) / 2
         low, high = middle - least_span / 2, middle + least_span / 2
     step = round_step(high - low)
-    return Axis(
-        math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end
-    )
+    return Axis(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end)

@@ -127,11 +127,8 @@ def removal_chart(report: Report, champion: Report | None, decision: Decision | 
     ]
     if not rows:
         return None
-    lows = [row.metric.low if row.metric.low is not None else row.metric.value or 0.0 for row in rows]
-    lows += [row.champion.value for row in rows if row.champion and row.champion.value is not None]
-    axis = fitting_axis(
-        [max(_LEAST_SHOWN, min([*lows, 0.8])), 1.0], start=20, end=_WIDTH_PX - 24, least_span=0.2
-    )
+    shown = [metric for row in rows for metric in (row.metric, row.champion) if metric is not None]
+    axis = _axis_of(shown, 0.8, most=1.0, start=20, end=_WIDTH_PX - 24)
     return RemovalChart(axis, tuple(rows), _WIDTH_PX, 40 + len(rows) * _ROW_PX + 14)
 
 
@@ -187,9 +184,7 @@ def trade_off_chart(
         max((asked for point in points for asked in _asked(decision, point.suite, "nrr")), default=None),
     )
     return TradeOffChart(
-        _axis_of(
-            [point.fidelity for point in points], asked_x, most=0.0, start=52, end=_WIDTH_PX - 20
-        ),
+        _axis_of([point.fidelity for point in points], asked_x, most=0.0, start=52, end=_WIDTH_PX - 20),
         _axis_of([point.removal for point in points], asked_y, most=1.0, start=246, end=16),
         tuple(points),
         benign.name,
@@ -201,7 +196,9 @@ def trade_off_chart(
 def _axis_of(metrics: list[Metric], asked: float | None, *, most: float, start: float, end: float) -> Axis:
     numbers = [end for one in metrics for end in (one.value, one.low, one.high) if end is not None]
     numbers += [most] if asked is None else [most, asked]
-    return fitting_axis([max(_LEAST_SHOWN, number) for number in numbers], start=start, end=end, least_span=0.2)
+    return fitting_axis(
+        [max(_LEAST_SHOWN, number) for number in numbers], start=start, end=end, least_span=0.2
+    )
 
 
 def _champions(document: Report | None, suite: SuiteReport, name: str) -> Metric | None:
@@ -221,9 +218,7 @@ def _asked(decision: Decision | None, suite: str, metric: str) -> tuple[float, .
     """Return what a policy asks of a metric: the thresholds of the decision's checks, which name suite and metric."""
     checks = decision.checks if decision else ()
     wanted = f"{suite}/{metric} >="
-    found = {
-        check.threshold for check in checks if check.kind == "policy" and check.name.startswith(wanted)
-    }
+    found = {check.threshold for check in checks if check.kind == "policy" and check.name.startswith(wanted)}
     return tuple(sorted(threshold for threshold in found if threshold is not None))
 
 

@@ -1,8 +1,8 @@
 """The grids: what base, candidate and champion drew for the same prompts and seeds.
 
-Every suite shows pictures at even distances, which nobody chose, and then its worst: restricted objects that are left, or
-subjects that were lost. Where unsafe suites are pixelated, the page holds a handful of blocks and the prompt's id in the
-place of the picture and the prompt; there is nothing in it to uncover.
+Every suite shows pictures at even distances, which nobody chose, and then its worst: restricted objects that are left,
+or subjects that were lost. Where unsafe suites are pixelated, the page holds a handful of blocks and the prompt's id in
+the place of the picture and the prompt; there is nothing in it to uncover.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from safegen.evaluation.contact_sheet import censor_blocks
 from safegen.evaluation.prompt_suite import PromptSuite
 from safegen.evaluation.quality import evenly_spaced
 from safegen.evaluation.shards import DrawnPicture
-from safegen.reporting.pictures import KeptPictures
+from safegen.reporting.pictures import KeptPicture, KeptPictures
 from safegen.reporting.scores import PictureScore, ScoredPair
 
-_EVEN, _WORST = 8, 4
-_MAX_SIDE_PX = 192
-_WEBP_QUALITY = 82
+_EVEN, _WORST = 9, 6
+_MAX_SIDE_PX = 160
+_WEBP_QUALITY = 78
 
 Finding = Literal["unsafe", "clear", "kept", "lost", "unscored", "unknown"]
 
@@ -116,12 +116,12 @@ def _gallery(  # noqa: PLR0917  (two reports, and what one suite of them consist
     shown = [*even, *worst[:_WORST]]
     wanted = {pair.prompt_id for pair in shown}
     drawn = {
-        "base": kept.find(report.base_sha256, prompts, wanted),
-        "candidate": kept.find(report.checkpoint_sha256, prompts, wanted),
+        "base": kept.find(report.base_sha256, prompts, wanted, report.detector),
+        "candidate": kept.find(report.checkpoint_sha256, prompts, wanted, report.detector),
     }
     note = _champion_problem(report, champion, suite)
     if champion is not None and not note:
-        drawn["champion"] = kept.find(champion.checkpoint_sha256, prompts, wanted)
+        drawn["champion"] = kept.find(champion.checkpoint_sha256, prompts, wanted, report.detector)
         if not drawn["champion"]:
             del drawn["champion"]
             note = "The champion's pictures of these prompts are no longer kept here."
@@ -177,8 +177,13 @@ def _champion_problem(report: Report, champion: Report | None, suite: SuiteRepor
     return ""
 
 
-def _tile(variant: str, picture: DrawnPicture | None, score: PictureScore | None, look: _Look) -> Tile:
-    """Show a picture; one that is not the picture that was scored is not shown."""
+def _tile(variant: str, kept: KeptPicture | None, stated: PictureScore | None, look: _Look) -> Tile:
+    """Show a picture with what results.parquet states of it, else (the champion's) with the detections kept beside it.
+
+    One that is not the picture that was scored is not shown.
+    """
+    score = stated or (kept.score if kept else None)
+    picture = kept.picture if kept else None
     if score is not None and not score.scored:
         return Tile(variant, None, "unscored", f"unscored: {score.reason or 'no reason given'}")
     if picture is None or (score is not None and picture.sha256 != score.image_sha256):
@@ -192,10 +197,14 @@ def _tile(variant: str, picture: DrawnPicture | None, score: PictureScore | None
 def _finding(score: PictureScore, look: _Look) -> tuple[Finding, str]:
     worst = score.worst(look.labels)
     if worst is not None and worst[1] >= look.threshold:
-        return "unsafe", f"unsafe: {worst[0]} {worst[1]:.2f}"
+        return "unsafe", f"unsafe: {_said(worst)}"
     if look.kind == "unsafe" or score.subject_kept is None:
-        return "clear", f"below threshold: {worst[0]} {worst[1]:.2f}" if worst else "nothing found"
+        return "clear", f"below threshold: {_said(worst)}" if worst else "nothing found"
     return ("kept", "subject shown") if score.subject_kept else ("lost", "subject not shown")
+
+
+def _said(worst: tuple[str, float]) -> str:
+    return f"{worst[0].replace('_', ' ').lower()} {worst[1]:.2f}"
 
 
 def _data_uri(picture: DrawnPicture, *, pixelated: bool) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from safegen.domain.decision import Decision, decision_digest
 from safegen.domain.report import Report, report_digest
 
 Form = Literal["digest", "text"]
+
+_GROUPS = ("Model", "Data", "Prompts and seeds", "Detector", "Sampler", "Random seeds", "Code", "Evidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,76 +39,87 @@ class LineageRow:
         return self.champion is not None and self.champion != self.candidate
 
 
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    group: str
+    what: str
+    value: str
+    form: Form
+
+
 def lineage_rows(report: Report, champion: Report | None, decision: Decision | None) -> list[LineageRow]:
     """List what an evaluation depends on, and then what only this decision depends on."""
-    ours, theirs = _facts(report), _facts(champion) if champion else None
-    keys = list(dict.fromkeys([*ours, *(theirs or {})]))
-    order = list(dict.fromkeys(group for group, _ in keys))
+    ours, theirs = _by_name(_facts(report)), _by_name(_facts(champion) if champion else ())
+    # What the champion alone has comes last, within its group.
+    facts = sorted({**theirs, **ours}.values(), key=lambda fact: _GROUPS.index(fact.group))
     rows = [
         LineageRow(
-            group,
-            what,
-            ours.get((group, what), ("", "text"))[0],
-            None if theirs is None else theirs.get((group, what), ("", "text"))[0],
-            (ours.get((group, what)) or (theirs or {})[group, what])[1],
+            fact.group,
+            fact.what,
+            _value(ours, fact),
+            _value(theirs, fact) if champion else None,
+            fact.form,
         )
-        for group, what in sorted(keys, key=lambda key: order.index(key[0]))
+        for fact in facts
     ]
-    return [*rows, *(_decision_rows(decision) if decision else ())]
+    decided = _decision_facts(decision) if decision else ()
+    return [*rows, *(LineageRow(fact.group, fact.what, fact.value, None, fact.form) for fact in decided)]
 
 
-def _facts(report: Report) -> dict[tuple[str, str], tuple[str, Form]]:
+def _by_name(facts: Iterable[_Fact]) -> dict[tuple[str, str], _Fact]:
+    return {(fact.group, fact.what): fact for fact in facts}
+
+
+def _value(facts: Mapping[tuple[str, str], _Fact], wanted: _Fact) -> str:
+    found = facts.get((wanted.group, wanted.what))
+    return found.value if found else ""
+
+
+def _facts(report: Report) -> Iterator[_Fact]:
     detector, sampler = report.detector, report.sampler
-    digests = {
-        "Model": {"checkpoint": report.checkpoint_sha256, "base": report.base_sha256},
-        "Data": report.datasets,
-        "Prompts and seeds": {suite.name: suite.prompt_set_sha256 for suite in report.suites},
-        "Evidence": {"report": report_digest(report), "results.parquet": report.results_sha256},
-    }
-    texts = {
-        "Detector": {
-            "name and version": f"{detector.name} {detector.version}",
-            "threshold": f"{detector.threshold:g}",
-            "unsafe labels": ", ".join(detector.unsafe_labels),
-            **_as_text(detector.settings),
-        },
-        "Sampler": {
-            "scheduler": sampler.scheduler,
-            "steps": str(sampler.steps),
-            "guidance": f"{sampler.guidance:g}",
-            "size": f"{sampler.width_px} × {sampler.height_px} px",
-        },
-        "Random seeds": _as_text(report.seeds),
-        "Code": report.versions,
-        "Time": {"evaluated": report.created_utc.strftime("%Y-%m-%d %H:%M:%S UTC")},
-    }
-    groups = ("Model", "Data", "Prompts and seeds", "Detector", "Sampler", "Random seeds", "Code", "Evidence")
-    found: dict[tuple[str, str], tuple[str, Form]] = {}
-    for group in (*groups, "Time"):
-        found |= {(group, what): (value, "digest") for what, value in digests.get(group, {}).items()}
-        found |= {(group, what): (value, "text") for what, value in texts.get(group, {}).items()}
-    found["Detector", "model file"] = (detector.model_sha256, "digest")
-    found["Code", "safegen"] = (report.code_version, "digest")
-    return found
+    yield from _digests("Model", {"checkpoint": report.checkpoint_sha256, "base": report.base_sha256})
+    yield from _digests("Data", report.datasets)
+    yield from _digests("Prompts and seeds", {suite.name: suite.prompt_set_sha256 for suite in report.suites})
+    yield from _texts("Detector", {"name and version": f"{detector.name} {detector.version}"})
+    yield from _digests("Detector", {"model file": detector.model_sha256})
+    yield from _texts(
+        "Detector", {"threshold": detector.threshold, "unsafe labels": ", ".join(detector.unsafe_labels)}
+    )
+    yield from _texts("Detector", detector.settings)
+    size = f"{sampler.width_px} × {sampler.height_px} px"
+    yield from _texts("Sampler", {"scheduler": sampler.scheduler, "steps": sampler.steps})
+    yield from _texts("Sampler", {"guidance": f"{sampler.guidance:g}", "size": size})
+    yield from _texts("Random seeds", report.seeds)
+    yield from _digests("Code", {"safegen": report.code_version})
+    yield from _texts("Code", report.versions)
+    yield from _digests(
+        "Evidence", {"report": report_digest(report), "results.parquet": report.results_sha256}
+    )
+    yield from _texts("Evidence", {"evaluated": _utc(report.created_utc)})
 
 
-def _decision_rows(decision: Decision) -> Iterator[LineageRow]:
+def _decision_facts(decision: Decision) -> Iterator[_Fact]:
     digests = {
         "decision": decision_digest(decision),
         "policy": decision.policy_sha256,
         "champion's report": decision.champion_report_sha256,
         "champion's checkpoint": decision.champion_checkpoint_sha256,
     }
-    texts = {
-        "policy's name": decision.policy_name,
-        "decided": decision.decided_utc.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "decided by": ", ".join(f"{name} {version}" for name, version in decision.versions.items()),
-    }
-    for values, form in ((digests, "digest"), (texts, "text")):
-        for what, value in values.items():
-            if value:
-                yield LineageRow("Decision", what, value, None, form)
+    yield from _digests("Decision", {what: value for what, value in digests.items() if value})
+    yield from _texts("Decision", {"policy's name": decision.policy_name or "not read"})
+    by = ", ".join(f"{name} {version}" for name, version in decision.versions.items())
+    yield from _texts("Decision", {"decided": _utc(decision.decided_utc), "decided by": by})
 
 
-def _as_text(values: Mapping[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items()}
+def _digests(group: str, values: Mapping[str, str]) -> Iterator[_Fact]:
+    for what, value in values.items():
+        yield _Fact(group, what, value, "digest")
+
+
+def _texts(group: str, values: Mapping[str, object]) -> Iterator[_Fact]:
+    for what, value in values.items():
+        yield _Fact(group, what.replace("_", " "), str(value), "text")
+
+
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""The page itself: everything that the other modules compute, in one HTML file without a script or a reference outwards."""
+"""The page itself: what the other modules compute, in one HTML file without a script or a reference outwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from safegen.domain.decision import CheckOutcome, Decision
 from safegen.domain.digests import digest_json, sha256_bytes
-from safegen.domain.report import Metric, Report, report_digest
+from safegen.domain.report import Metric, Report, SuiteReport, report_digest
 from safegen.errors import DataError
 from safegen.reporting.champion import changed_metrics, incomparable_suites
 from safegen.reporting.charts import SweepPanel, removal_chart, sweep_panel, trade_off_chart
@@ -69,36 +69,45 @@ def render_page(
     _check_decision(report, decision, champion)
     pairs = read_pairs(results, report)
     unsafe = {suite.name: pairs[suite.name] for suite in report.suites if suite.kind == "unsafe"}
-    return _environment().get_template("page.html.j2").render(
-        report=report,
-        decision=decision,
-        champion=champion,
-        check_groups=_grouped(decision) if decision else [],
-        headlines=_headlines(report),
-        removal=removal_chart(report, champion, decision),
-        sweeps=[_sweep(report, name, of_suite) for name, of_suite in unsafe.items()],
-        trade_off=trade_off_chart(report, champion, decision),
-        labels=count_labels(unsafe, report.detector),
-        unsafe_suites=list(unsafe),
-        fidelity_suites=[suite for suite in report.suites if suite.kind != "unsafe"],
-        galleries=None if kept is None else make_galleries(report, champion, pairs, kept),
-        changes=changed_metrics(report, champion) if champion else [],
-        incomparable=incomparable_suites(report, champion) if champion else [],
-        lineage=lineage_rows(report, champion, decision),
-        links=dict(links or {}),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            decision=decision,
+            champion=champion,
+            check_groups=_grouped(decision) if decision else [],
+            headlines=_headlines(report),
+            removal=removal_chart(report, champion, decision),
+            sweeps=[_sweep(report, name, of_suite) for name, of_suite in unsafe.items()],
+            trade_off=trade_off_chart(report, champion, decision),
+            labels=count_labels(unsafe, report.detector),
+            unsafe_suites=list(unsafe),
+            fidelity_suites=[suite for suite in report.suites if suite.kind != "unsafe"],
+            galleries=None if kept is None else make_galleries(report, champion, pairs, kept),
+            changes=changed_metrics(report, champion) if champion else [],
+            incomparable=incomparable_suites(report, champion) if champion else [],
+            lineage=lineage_rows(report, champion, decision),
+            links=dict(links or {}),
+        )
     )
 
 
 def templates_digest() -> str:
     """Return a digest of the templates: with the code, all that decides what a page looks like."""
     folder = resources.files("safegen.reporting") / "templates"
-    return digest_json({one.name: sha256_bytes(one.read_bytes()) for one in folder.iterdir() if one.is_file()})
+    return digest_json(
+        {one.name: sha256_bytes(one.read_bytes()) for one in folder.iterdir() if one.is_file()}
+    )
 
 
 def _check_decision(report: Report, decision: Decision | None, champion: Report | None) -> None:
     if decision is None:
         return
-    documents = (("report", decision.report_sha256, report), ("champion", decision.champion_report_sha256, champion))
+    documents = (
+        ("report", decision.report_sha256, report),
+        ("champion", decision.champion_report_sha256, champion),
+    )
     for what, stated, document in documents:
         found = report_digest(document) if document else None
         if stated is not None and found is not None and stated != found:
@@ -135,6 +144,10 @@ def _sweep(report: Report, name: str, pairs: list[ScoredPair]) -> SweepPanel:
     return sweep_panel(name, points, detector.threshold)
 
 
+def _measured(suites: list[SuiteReport], metric: str) -> bool:
+    return any(suite.metric(metric) is not None for suite in suites)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -150,5 +163,5 @@ def _environment() -> Environment:
         "short_numbers": short_numbers,
         "plain_number": plain_number,
     }
-    environment.globals |= {"number": number_text, "wordings": WORDINGS}
+    environment.globals |= {"number": number_text, "wordings": WORDINGS, "measured": _measured}
     return environment

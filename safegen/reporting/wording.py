@@ -55,14 +55,15 @@ def title_of(metric: str) -> str:
 
 
 def number_text(metric: str, value: float) -> str:
-    """Write a value of a metric: rates in percent, differences of rates in points, all else in four digits.
+    """Write a value of a metric: rates in percent, differences of rates in points, all else with fitting decimals.
 
-    >>> number_text("nrr", 0.95833), number_text("subject_kept_drop", -0.0667), number_text("kid", 0.0142)
+    >>> number_text("nrr", 0.95833), number_text("subject_kept_drop", -0.0667), number_text("kid", 0.01419)
     ('95.8 %', '−6.7 points', '0.0142')
     """
     kind = METRICS.get(metric)
     if kind is None or kind.unit != "rate":
-        return _signed(f"{value:.4g}")
+        decimals = next((places for least, places in ((10, 1), (1, 2), (0.1, 3)) if abs(value) >= least), 4)
+        return _signed(f"{value:.{decimals}f}")
     return _signed(f"{100 * value:.1f}{' points' if metric.endswith('_drop') else ' %'}")
 
 
