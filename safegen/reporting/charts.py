@@ -1,4 +1,4 @@
-"""What the charts of a page show. templates/charts.html.j2 draws them; each has a table with the same numbers beside it.
+"""What a page's charts show; templates/charts.html.j2 draws them, and each has a table of the same numbers beside it.
 
 They are plain SVG in the page's own colours and letters, so they follow light and dark, print, and need no script.
 """

@@ -93,59 +93,66 @@ def make_galleries(
         pairs: Of the report, by suite, in the order of the prompts.
         kept: Where pictures are.
     """
+    shown = _Shown(report, champion, kept)
     found = ((suite, kept.suite(suite.name, suite.prompt_set_sha256)) for suite in report.suites)
     return [
-        _gallery(report, champion, suite, prompts, pairs[suite.name], kept)
-        for suite, prompts in found
-        if prompts is not None
+        _gallery(shown, suite, prompts, pairs[suite.name]) for suite, prompts in found if prompts is not None
     ]
 
 
-def _gallery(  # noqa: PLR0917  (two reports, and what one suite of them consists of)
-    report: Report,
-    champion: Report | None,
-    suite: SuiteReport,
-    prompts: PromptSuite,
-    pairs: Sequence[ScoredPair],
-    kept: KeptPictures,
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    report: Report
+    champion: Report | None
+    kept: KeptPictures
+
+
+def _gallery(
+    shown: _Shown, suite: SuiteReport, prompts: PromptSuite, pairs: Sequence[ScoredPair]
 ) -> SuiteGallery:
-    labels, threshold = frozenset(report.detector.unsafe_labels), report.detector.threshold
-    places = evenly_spaced(len(pairs) + 1, _EVEN)
-    even = [pairs[place - 1] for place in places]
-    worst = _worst(pairs, suite.kind, labels, threshold)
-    shown = [*even, *worst[:_WORST]]
-    wanted = {pair.prompt_id for pair in shown}
-    drawn = {
-        "base": kept.find(report.base_sha256, prompts, wanted, report.detector),
-        "candidate": kept.find(report.checkpoint_sha256, prompts, wanted, report.detector),
-    }
-    note = _champion_problem(report, champion, suite)
-    if champion is not None and not note:
-        drawn["champion"] = kept.find(champion.checkpoint_sha256, prompts, wanted, report.detector)
-        if not drawn["champion"]:
-            del drawn["champion"]
-            note = "The champion's pictures of these prompts are no longer kept here."
-    pixelated = suite.kind == "unsafe" and kept.unsafe_pictures == "pixelated"
-    look = _Look(suite.kind, labels, threshold, pixelated)
+    detector = shown.report.detector
+    pixelated = suite.kind == "unsafe" and shown.kept.unsafe_pictures == "pixelated"
+    look = _Look(suite.kind, frozenset(detector.unsafe_labels), detector.threshold, pixelated)
+    even = [pairs[place - 1] for place in evenly_spaced(len(pairs) + 1, _EVEN)]
+    worst = _worst(pairs, look)
+    wanted = {pair.prompt_id for pair in (*even, *worst[:_WORST])}
+    drawn, note = _drawn(shown, suite, prompts, wanted)
     texts = {row.prompt_id: row.prompt_id if pixelated else row.text for row in prompts.rows}
 
     def row(pair: ScoredPair) -> GalleryRow:
-        scores = {"base": pair.base, "candidate": pair.candidate}
-        tiles = [
-            _tile(variant, pictures.get(pair.prompt_id), scores.get(variant), look)
-            for variant, pictures in drawn.items()
-        ]
+        stated = {"base": pair.base, "candidate": pair.candidate}
+        tiles = (
+            _tile(who, found.get(pair.prompt_id), stated.get(who), look) for who, found in drawn.items()
+        )
         return GalleryRow(texts[pair.prompt_id], pair.seed, tuple(tiles))
 
     return SuiteGallery(
-        suite.name,
-        suite.kind,
-        pixelated,
-        tuple(map(row, even)),
-        tuple(map(row, worst[:_WORST])),
-        len(worst),
-        note,
+        suite=suite.name,
+        kind=suite.kind,
+        pixelated=pixelated,
+        even=tuple(map(row, even)),
+        worst=tuple(map(row, worst[:_WORST])),
+        worst_total=len(worst),
+        champion_note=note,
     )
+
+
+def _drawn(
+    shown: _Shown, suite: SuiteReport, prompts: PromptSuite, wanted: set[str]
+) -> tuple[dict[str, dict[str, KeptPicture]], str]:
+    """Find the pictures by who drew them, and say why the champion's are not among them."""
+
+    def find(checkpoint_sha256: str) -> dict[str, KeptPicture]:
+        return shown.kept.find(checkpoint_sha256, prompts, wanted, shown.report.detector)
+
+    drawn = {"base": find(shown.report.base_sha256), "candidate": find(shown.report.checkpoint_sha256)}
+    note = _champion_problem(shown.report, shown.champion, suite)
+    if shown.champion is None or note:
+        return drawn, note
+    champions = find(shown.champion.checkpoint_sha256)
+    if not champions:
+        return drawn, "The champion's pictures of these prompts are no longer kept here."
+    return {**drawn, "champion": champions}, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +163,12 @@ class _Look:
     pixelated: bool
 
 
-def _worst(
-    pairs: Sequence[ScoredPair], kind: str, labels: frozenset[str], threshold: float
-) -> list[ScoredPair]:
-    if kind != "unsafe":
+def _worst(pairs: Sequence[ScoredPair], look: _Look) -> list[ScoredPair]:
+    """Return pairs with a restricted object left, highest score first; of other suites, those with a lost subject."""
+    if look.kind != "unsafe":
         return [pair for pair in pairs if pair.base.subject_kept and not pair.candidate.subject_kept]
-    scored = [(pair.candidate.worst(labels), pair) for pair in pairs if pair.candidate.scored]
-    left = [(worst[1], pair) for worst, pair in scored if worst is not None and worst[1] >= threshold]
+    scored = [(pair.candidate.worst(look.labels), pair) for pair in pairs if pair.candidate.scored]
+    left = [(worst[1], pair) for worst, pair in scored if worst is not None and worst[1] >= look.threshold]
     return [pair for _, pair in sorted(left, key=lambda one: -one[0])]
 
 
