@@ -1,6 +1,6 @@
 """The main job: from raw images to a released checkpoint that cannot draw the restricted concept.
 
-    ingest -> validate -> triplets -> edit -> evaluate -> gate -> promote
+    ingest -> validate -> triplets -> edit -> evaluate -> gate -> report -> promote
 
 Every stage is a task whose result is kept under a key made of content digests, configuration and code version
 (`flows.stage`), so a run re-uses what has not changed and a killed run goes on where it was. The flow runs with no
@@ -14,17 +14,18 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.presentation import show_decision, show_ingest, show_release, show_validation
+from flows.presentation import show_decision, show_ingest, show_page, show_release, show_validation
 from flows.stage import Stages
 from safegen.bootstrap import Platform, open_platform
 from safegen.config import RunConfig
 from safegen.domain.digests import tree_digest
-from safegen.pipeline import edit, evaluate, gate, ingest, promote, triplets, validate
+from safegen.pipeline import edit, evaluate, gate, ingest, page, promote, triplets, validate
 from safegen.pipeline.outcomes import (
     Decided,
     Edited,
     Evaluated,
     Ingested,
+    Page,
     Promoted,
     Triplets,
     Validated,
@@ -53,8 +54,9 @@ def protect(config: RunConfig) -> Summary:
         edited = _edit(stages, made)
         evaluated = _evaluate(stages, edited)
         decided = _gate(stages, edited, evaluated)
+        shown = _report(stages, edited, evaluated, decided)
         released = _promote(stages, edited, evaluated, decided)
-        return stages.summary(edited, evaluated, decided, released)
+        return stages.summary(edited, evaluated, decided, shown, released)
 
 
 @flow(name="protect-until", validate_parameters=False)
@@ -101,7 +103,9 @@ def promote_evaluated(config: RunConfig) -> Summary:
         edited = _edit(stages, _triplets(stages, _validate(stages, _ingest(stages))))
         evaluated = _evaluate(stages, edited)
         decided = _gate(stages, edited, evaluated)
-        return stages.summary(edited, evaluated, decided, _promote(stages, edited, evaluated, decided))
+        shown = _report(stages, edited, evaluated, decided)
+        released = _promote(stages, edited, evaluated, decided)
+        return stages.summary(edited, evaluated, decided, shown, released)
 
 
 def _ingest(stages: Stages) -> Ingested:
@@ -188,6 +192,18 @@ def _gate(stages: Stages, edited: Edited, evaluated: Evaluated) -> Decided:
     )
     show_decision(decided, evaluated)
     return decided
+
+
+def _report(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decided) -> Page:
+    """Make the page before anything is promoted, so that no release is without one."""
+    platform = stages.platform
+    champion: Path | None = gate.champion_report(platform, edited.checkpoint_digest)
+    depends_on = {"shown": page.page_key(platform, evaluated, decided)}
+    shown = stages.run(
+        "report", Page, depends_on, lambda: page.run_page(platform, edited, evaluated, decided, champion)
+    )
+    show_page(shown)
+    return shown
 
 
 def _promote(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decided) -> Promoted | None:

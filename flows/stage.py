@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from safegen.bootstrap import Platform, code_version
 from safegen.domain.digests import digest_json
 from safegen.errors import DataError
-from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Promoted, StageName
+from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Page, Promoted, StageName
 from safegen.pipeline.summary import PartialSummary, StageRecord, Summary, summarise
 
 Result = TypeVar("Result", bound=Outcome)
@@ -118,7 +118,7 @@ class Stages:
         return released
 
     def summary(
-        self, edited: Edited, evaluated: Evaluated, decided: Decided, released: Promoted | None
+        self, edited: Edited, evaluated: Evaluated, decided: Decided, page: Page, released: Promoted | None
     ) -> Summary:
         """Return what the run did."""
         return summarise(
@@ -127,6 +127,7 @@ class Stages:
             edited=edited,
             evaluated=evaluated,
             decided=decided,
+            page=page,
             released=released,
         )
 

@@ -14,6 +14,7 @@ from safegen.cli import (
     pipeline_commands,
     prompts_command,
     release_commands,
+    report_command,
     stack_commands,
     verify_command,
 )
@@ -30,6 +31,7 @@ for group in (
     pipeline_commands,
     gate_command,
     release_commands,
+    report_command,
     verify_command,
     look_commands,
     prompts_command,

@@ -104,7 +104,11 @@ def draw_suites(
     if shard_size < 1:
         raise EvaluationError(f"cannot draw shards of {shard_size} pictures; expected at least 1")
     drawn = [
-        DrawnSuite(suite, work_dir / "pictures" / pictures_digest(checkpoint, suite, sampler), shard_size)
+        DrawnSuite(
+            suite,
+            pictures_folder(work_dir, checkpoint.sha256, suite, sampler, checkpoint.guidance),
+            shard_size,
+        )
         for suite in suites
     ]
     pipeline: StableDiffusionPipeline | None = None
@@ -121,25 +125,38 @@ def draw_suites(
     return drawn
 
 
-def pictures_digest(checkpoint: EvaluatedCheckpoint, suite: PromptSuite, sampler: SamplerSettings) -> str:
-    """Return the digest of all that decides what the pictures of a suite look like.
+def pictures_folder(
+    work_dir: Path,
+    checkpoint_sha256: str,
+    suite: PromptSuite,
+    sampler: SamplerSettings,
+    guidance: Guidance | None = None,
+) -> Path:
+    """Return where the pictures of a suite by a checkpoint are kept: under a digest of all that decides their looks.
 
     The batch size is not among it, since a picture does not depend on its batch.
+
+    Args:
+        work_dir: As in `draw_suites`.
+        checkpoint_sha256: Tree digest of the checkpoint's folder.
+        suite: What is drawn.
+        sampler: How.
+        guidance: As in `EvaluatedCheckpoint`.
     """
-    guidance = checkpoint.guidance or ClassifierFreeGuidance(sampler.guidance)
-    return digest_json(
+    digest = digest_json(
         {
             "version": _PICTURES_VERSION,
-            "checkpoint": checkpoint.sha256,
+            "checkpoint": checkpoint_sha256,
             "prompts": suite.sha256,
             "scheduler": SCHEDULER_NAME,
             "steps": sampler.steps,
-            "guidance": guidance.description,
+            "guidance": (guidance or ClassifierFreeGuidance(sampler.guidance)).description,
             "height_px": sampler.height_px,
             "width_px": sampler.width_px,
             "precision": sampler.precision,
         }
     )
+    return work_dir / "pictures" / digest
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -72,12 +72,12 @@ def score_suite(
     Raises:
         EvaluationError: The detector failed, or a shard was damaged.
     """
-    folder = drawn.folder / f"detections-{_digest_of(detector.identity)[:16]}"
+    folder = detections_folder(drawn.folder, detector.identity)
     scored: list[ScoredPicture] = []
     total = len(drawn.suite.rows)
     for (start, end), pictures in zip(ranges(total, drawn.shard_size), drawn.shards(), strict=True):
         path = shard_path(folder, start, end)
-        known = _read_scores(path, pictures)
+        known = read_scores(path, pictures)
         if known is None:
             known = score_pictures(pictures, detector)
             _write_scores(path, known)
@@ -121,8 +121,9 @@ def _reason_of(picture: DrawnPicture, pixels: NDArray[np.uint8] | None) -> str |
     return None if pixels.any() else BLACKED_OUT
 
 
-def _digest_of(identity: DetectorIdentity) -> str:
-    return digest_json(asdict(identity))
+def detections_folder(pictures: Path, identity: DetectorIdentity) -> Path:
+    """Return where the detections of one detector are kept, beside the pictures' shards."""
+    return pictures / f"detections-{digest_json(asdict(identity))[:16]}"
 
 
 def _write_scores(path: Path, scored: Sequence[ScoredPicture]) -> None:
@@ -135,8 +136,8 @@ def _write_scores(path: Path, scored: Sequence[ScoredPicture]) -> None:
     write_table(path, pa.table(columns, schema=_SCHEMA))
 
 
-def _read_scores(path: Path, pictures: Sequence[DrawnPicture]) -> list[ScoredPicture] | None:
-    """Return kept scores, or None where there are none of exactly these pictures."""
+def read_scores(path: Path, pictures: Sequence[DrawnPicture]) -> list[ScoredPicture] | None:
+    """Return the kept scores of a shard, or None where there are none of exactly these pictures."""
     try:
         entries = pq.read_table(path, schema=_SCHEMA).to_pylist()
         found = [_detections_of(entry["detections"]) for entry in entries]

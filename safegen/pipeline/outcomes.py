@@ -13,7 +13,7 @@ from safegen.domain.results import RESULTS_FILE_NAME
 from safegen.errors import DataError
 from safegen.ports import ObjectStore
 
-StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "promote"]
+StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "report", "promote"]
 
 
 class Outcome(BaseModel):
@@ -180,6 +180,23 @@ class Decided(Outcome):
         """Say whether the decision is still there."""
         del store
         return self.decision.is_file()
+
+
+class Page(Outcome):
+    """The page of an evaluation.
+
+    Attributes:
+        path: The report.html.
+        run_url: Where a person looks at the run that holds a copy.
+    """
+
+    path: Path
+    run_url: str
+
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the page is still there."""
+        del store
+        return self.path.is_file()
 
 
 class Promoted(Outcome):
