@@ -58,8 +58,8 @@ def observed_by(observer: StageObserver) -> Iterator[None]:
 class Stages:
     """Runs the stages of one flow run and remembers which were re-used.
 
-    A task's cache key is the digest of what its result depends on, the stage's name and the version of safegen's
-    code. Prefect's own policies do not do: the default one holds the run's id, and INPUTS hashes a path's text.
+    A task's cache key is the digest of what its result depends on, the stage's name, the workspace and the version of
+    safegen's code. Prefect's own policies do not do: the default one holds the run's id, INPUTS a path's text.
     """
 
     def __init__(self, platform: Platform, *, not_made_here: Collection[StageName] = ()) -> None:
@@ -98,7 +98,15 @@ class Stages:
         """
         if name in self._not_made_here:
             work = _refusal(name)
-        key = digest_json({"stage": name, "code": code_version(), "inputs": _plain(depends_on)})
+        # Results name files and runs of their workspace, so another workspace with the same inputs makes its own.
+        key = digest_json(
+            {
+                "stage": name,
+                "code": code_version(),
+                "workspace": str(self.platform.workspace),
+                "inputs": _plain(depends_on),
+            }
+        )
         with self._recorded(name) as record:
             stage = _task(name, key)
             state: Any = stage(work, return_state=True)
