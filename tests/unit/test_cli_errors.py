@@ -106,7 +106,7 @@ def test_an_unreachable_store_is_infrastructure(
     written, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(_with_far_store)
-    for identity in ("TRAINER", "PROMOTER"):
+    for identity in ("TRAINER", "PROMOTER", "READER"):
         monkeypatch.setenv(f"SAFEGEN_{identity}_ACCESS_KEY_ID", "key")
         monkeypatch.setenv(f"SAFEGEN_{identity}_SECRET_ACCESS_KEY", "not-a-secret")
     words = ["releases", "miniature", "--config", str(path)]
@@ -118,7 +118,7 @@ def test_missing_secrets_are_named(
 ) -> None:
     path = written(_with_far_store)
     monkeypatch.delenv("SAFEGEN_TRAINER_ACCESS_KEY_ID", raising=False)
-    words = ["pull", "miniature@production", "./model", "--config", str(path)]
+    words = ["ingest", "--config", str(path)]
     _fails(capsys, words, 2, "ConfigError", "SAFEGEN_TRAINER_ACCESS_KEY_ID")
 
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from safegen.diffusion.guidance import ClassifierFreeGuidance
 from safegen.diffusion.sampler import DrawRequest, SamplerSettings, draw
-from safegen.evaluation.generate import EvaluatedCheckpoint, draw_suites, pictures_digest
+from safegen.evaluation.generate import EvaluatedCheckpoint, draw_suites, pictures_folder
 from safegen.evaluation.prompt_suite import PromptRow, PromptSuite
 from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer
 
@@ -69,4 +69,6 @@ def test_scales_change_pictures_and_the_digest_under_which_they_lie(
     assert (low != high).any()
     checkpoint = EvaluatedCheckpoint("c" * 64, lambda: pipeline)
     other = PromptSuite("i2p", "unsafe", (PromptRow("0", "a key 0", 0), *SUITE.rows[1:]))
-    assert pictures_digest(checkpoint, SUITE, SAMPLER) != pictures_digest(checkpoint, other, SAMPLER)
+    assert pictures_folder(Path(), checkpoint.sha256, SUITE, SAMPLER) != pictures_folder(
+        Path(), checkpoint.sha256, other, SAMPLER
+    )
