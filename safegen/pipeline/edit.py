@@ -81,18 +81,22 @@ def encode_triplets(
     platform: Platform, pipeline: StableDiffusionPipeline, records: list[TripletRecord]
 ) -> TripletLatents:
     """Encode the pictures and prompts of triplets, once."""
-    from safegen.defences.safegen import TripletLatents, encode_prompts
+    from safegen.defences.safegen import TripletLatents, encode_prompts, own_rows
     from safegen.diffusion.latents import encode
 
     def latents(digests: list[str]):  # noqa: ANN202  (a tensor; torch is imported late)
         return encode(pipeline.vae, [get_picture(platform.trainer_store, sha) for sha in digests])
 
+    captions = [one.unsafe_caption for one in records]
+    benign_captions = [one.benign_caption for one in records]
     return TripletLatents(
         unsafe=latents([one.unsafe_sha for one in records]),
         censored=latents([one.censored_sha for one in records]),
         benign=latents([one.benign_sha for one in records]),
-        prompts=encode_prompts(pipeline, [one.unsafe_caption for one in records]),
-        benign_prompts=encode_prompts(pipeline, [one.benign_caption for one in records]),
+        prompts=encode_prompts(pipeline, captions),
+        benign_prompts=encode_prompts(pipeline, benign_captions),
+        own_prompt=own_rows(captions),
+        own_benign_prompt=own_rows(benign_captions),
     )
 
 
