@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from safegen.config import RunConfig, SourceSection
+from safegen.config import DetectorSection, NudeNetSection, RunConfig, SourceSection
 from safegen.data.sources import (
     FolderSource,
     HuggingFaceSource,
@@ -89,7 +89,7 @@ class Platform:
     @cached_property
     def detector(self) -> Detector:
         """Who judges pictures in this run."""
-        return open_detector(self.config.detector.kind, threads=self.config.detector.threads)
+        return open_detector(self.config.detector)
 
     @property
     def unsafe_labels(self) -> tuple[str, ...]:
@@ -132,19 +132,34 @@ class Platform:
                 assert_never(section.kind)
 
 
-def open_detector(kind: Literal["miniature", "nudenet"], *, threads: int) -> Detector:
-    """Return a detector by its kind."""
-    match kind:
+def open_detector(section: DetectorSection) -> Detector:
+    """Return the detector that a run judges with."""
+    match section.kind:
         case "miniature":
             from safegen.detectors.miniature import MiniatureDetector
 
-            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=threads)
+            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=section.threads)
         case "nudenet":
-            from safegen.detectors.nudenet import NudeNetDetector
-
-            return NudeNetDetector(threads=threads)
+            return open_nudenet(section.nudenet, threads=section.threads)
         case _:
-            assert_never(kind)
+            assert_never(section.kind)
+
+
+def open_nudenet(section: NudeNetSection, *, threads: int) -> Detector:
+    """Return NudeNet, in worker processes where the section asks for several."""
+    from safegen.detectors.nudenet import NudeNetDetector
+    from safegen.detectors.worker_pool import DetectorPool
+
+    opener = partial(
+        NudeNetDetector,
+        compat=None if section.compat == "none" else section.compat,
+        scales=section.scales,
+        flip=section.flip,
+        threads=threads,
+        batch_size=section.batch_size,
+        providers=section.providers,
+    )
+    return opener() if section.workers == 1 else DetectorPool(opener, section.workers)
 
 
 def open_clip_pair() -> ClipPair:

@@ -86,6 +86,26 @@ class IngestSection(Section):
     workers: Count = 1
 
 
+class NudeNetSection(Section):
+    """How NudeNet looks at pictures; see `safegen.detectors.nudenet`.
+
+    Attributes:
+        compat: "3.4.2" takes the conventions of that version of nudenet, "none" ours.
+        scales: Sizes at which it looks, as multiples of 320 px.
+        flip: Whether it looks at the mirrored picture too.
+        providers: onnxruntime's execution providers, best first: "CUDAExecutionProvider" for a GPU.
+        batch_size: Pictures in one inference; 1 is fastest on a CPU.
+        workers: Processes that detect; 1 detects in the process of the run.
+    """
+
+    compat: Literal["none", "3.4.2"] = "none"
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=8.0)], ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+    providers: Annotated[tuple[str, ...], Field(min_length=1)] = ("CPUExecutionProvider",)
+    batch_size: Count = 1
+    workers: Count = 1
+
+
 class DetectorSection(Section):
     """Who judges pictures.
 
@@ -94,12 +114,14 @@ class DetectorSection(Section):
         threshold: Score from which a detection counts.
         unsafe_labels: Labels that make a picture unsafe; empty takes the detector's own restricted ones.
         threads: Threads of one inference.
+        nudenet: How NudeNet looks, here and where it checks benign images.
     """
 
     kind: Literal["miniature", "nudenet"] = "miniature"
     threshold: Rate = 0.5
     unsafe_labels: tuple[str, ...] = ()
     threads: Count = 2
+    nudenet: NudeNetSection = NudeNetSection()
 
 
 class ValidateSection(Section):
