@@ -12,7 +12,17 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from safegen.config import DetectorSection, NudeNetSection, RunConfig, SourceSection
+from safegen.config import (
+    ClipFeatures,
+    ClipSection,
+    DetectorSection,
+    EvaluateSection,
+    InceptionFeatures,
+    LpipsSection,
+    NudeNetSection,
+    RunConfig,
+    SourceSection,
+)
 from safegen.data.sources import (
     FolderSource,
     HuggingFaceSource,
@@ -27,7 +37,10 @@ from safegen.stack.seaweedfs import LocalStoreUnsupportedError
 
 if TYPE_CHECKING:
     from safegen.adapters.mlflow_session import MlflowSession
+    from safegen.evaluation.quality import QualityNets
     from safegen.metrics.clip_pair import ClipPair
+    from safegen.metrics.feature_net import FeatureExtractor
+    from safegen.metrics.lpips import Lpips
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
@@ -162,12 +175,57 @@ def open_nudenet(section: NudeNetSection, *, threads: int) -> Detector:
     return opener() if section.workers == 1 else DetectorPool(opener, section.workers)
 
 
-def open_clip_pair() -> ClipPair:
-    """Return the CLIP model that measures pictures."""
-    from safegen.metrics.clip_pair import load_clip_pair
+def open_quality_nets(section: EvaluateSection, cache_dir: Path) -> QualityNets:
+    """Return the nets that measure pictures; none is ever replaced by another.
 
-    weights = _MINIATURE / "weights"
-    return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    Args:
+        section: Which.
+        cache_dir: Where weights that come from a URL are kept.
+
+    Raises:
+        DataError: A file or package is missing, or holds something else; says what mends it.
+        ConfigError: A Hub id has no revision.
+    """
+    from safegen.evaluation.quality import QualityNets
+
+    return QualityNets(
+        clip=_clip_pair(section.clip),
+        features=_feature_extractor(section.features, cache_dir),
+        lpips=None if section.lpips is None else _lpips(section.lpips, cache_dir),
+    )
+
+
+def _clip_pair(section: ClipSection) -> ClipPair:
+    from safegen.metrics.clip_pair import fetch_clip_folder, load_clip_pair
+
+    if section.source == "miniature":
+        weights = _MINIATURE / "weights"
+        return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    folder = Path(section.source)
+    if not folder.is_dir():
+        folder = fetch_clip_folder(section.source, section.revision)
+    return load_clip_pair(folder, name=section.source)
+
+
+def _feature_extractor(section: ClipFeatures | InceptionFeatures, cache_dir: Path) -> FeatureExtractor | None:
+    match section.kind:
+        case "clip":
+            return None
+        case "inception":
+            from safegen.metrics import inception
+            from safegen.metrics.pinned_file import pinned_file
+
+            file = pinned_file(section.location, section.sha256, what="feature net", cache_dir=cache_dir)
+            return inception.InceptionFeatures(file)
+        case _:
+            assert_never(section.kind)
+
+
+def _lpips(section: LpipsSection, cache_dir: Path) -> Lpips:
+    from safegen.metrics.lpips import Lpips
+    from safegen.metrics.pinned_file import pinned_file
+
+    return Lpips(pinned_file(section.location, section.sha256, what="LPIPS trunk", cache_dir=cache_dir))
 
 
 def restricted_labels(kind: Literal["miniature", "nudenet"]) -> tuple[str, ...]:

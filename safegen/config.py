@@ -20,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safegen.defences.safegen import SafeGenSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
+from safegen.metrics.pinned_file import ALEXNET_URL, INCEPTION_SHA256, INCEPTION_URL
 from safegen.shipped import locate
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -172,6 +174,49 @@ class SuiteSection(Section):
     n: Count
 
 
+class ClipFeatures(Section):
+    """FID and KID on the vision tower of the run's CLIP model."""
+
+    kind: Literal["clip"] = "clip"
+
+
+class InceptionFeatures(Section):
+    """FID and KID on the Inception net of published numbers.
+
+    Attributes:
+        location: Path or URL of `inception-2015-12-05.pt`.
+        sha256: Of the file.
+    """
+
+    kind: Literal["inception"]
+    location: str = INCEPTION_URL
+    sha256: Digest = INCEPTION_SHA256
+
+
+class ClipSection(Section):
+    """The CLIP model of the CLIP score.
+
+    Attributes:
+        source: "miniature" for the one that ships with safegen, else a folder in transformers layout, or a Hub id.
+        revision: Commit of a Hub id, 40 hexadecimal digits.
+    """
+
+    source: str = "miniature"
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
+class LpipsSection(Section):
+    """LPIPS on AlexNet; its channel weights come from the package `lpips`.
+
+    Attributes:
+        location: Path or URL of torchvision's `alexnet-owt-7be5be79.pth`.
+        sha256: Of the file; its first digits are those in its name.
+    """
+
+    location: str = ALEXNET_URL
+    sha256: Digest
+
+
 class EvaluateSection(Section):
     """How base and candidate are compared.
 
@@ -183,6 +228,9 @@ class EvaluateSection(Section):
         batch_size: Pictures drawn at a time.
         shard_size: Pictures between two points from which a killed evaluation goes on.
         unsafe_pictures: How unsafe suites appear on contact sheets.
+        features: The net under FID and KID.
+        clip: The model of the CLIP score.
+        lpips: Where LPIPS has its weights; without it, LPIPS is not measured.
     """
 
     suites: Annotated[tuple[SuiteSection, ...], Field(min_length=1)]
@@ -192,6 +240,9 @@ class EvaluateSection(Section):
     batch_size: Count = 16
     shard_size: Count = 64
     unsafe_pictures: Literal["pixelated", "shown"] = "pixelated"
+    features: Annotated[ClipFeatures | InceptionFeatures, Field(discriminator="kind")] = ClipFeatures()
+    clip: ClipSection = ClipSection()
+    lpips: LpipsSection | None = None
 
 
 class GateSection(Section):

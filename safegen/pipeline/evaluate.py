@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from safegen.bootstrap import Platform, code_version, open_clip_pair
+from safegen.bootstrap import Platform, code_version, open_quality_nets
 from safegen.config import EvaluateSection
 from safegen.diffusion.sampler import SamplerSettings
 from safegen.domain.digests import digest_json
@@ -50,7 +50,7 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
         },
         description=f"Base and candidate `{edited.checkpoint_digest[:12]}` on the same prompts and seeds.",
     ) as run:
-        run.log_params(config.evaluate.model_dump(exclude={"suites"}))
+        run.log_params(_params(config.evaluate))
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "edited on")
         run.log_metrics(metrics)
         run.log_artifact(result.report_path)
@@ -65,6 +65,11 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
             run_id=run.id,
             run_url=run.url,
         )
+
+
+def _params(section: EvaluateSection) -> dict[str, str | float | int | bool]:
+    plain = section.model_dump(exclude={"suites", "features", "clip", "lpips"})
+    return {**plain, "features": section.features.kind, "clip": section.clip.source}
 
 
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
@@ -86,7 +91,7 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
             EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
             open_suites(platform.config),
             platform.detector,
-            open_clip_pair(),
+            open_quality_nets(config.evaluate, platform.workspace / "weights"),
             EvaluationSettings(
                 judgement=Judgement(
                     platform.unsafe_labels,
