@@ -8,14 +8,24 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 from urllib.parse import unquote, urlsplit
 
 from safegen.adapters.signing import ModelVerifier
 from safegen.adapters.signing_keys import read_public_key
-from safegen.config import RunConfig, SourceSection
+from safegen.config import (
+    ClipFeatures,
+    ClipSection,
+    DetectorSection,
+    EvaluateSection,
+    InceptionFeatures,
+    LpipsSection,
+    NudeNetSection,
+    RunConfig,
+    SourceSection,
+)
 from safegen.data.sources import (
     FolderSource,
     HuggingFaceSource,
@@ -32,7 +42,10 @@ from safegen.stack.seaweedfs import LocalStoreUnsupportedError
 
 if TYPE_CHECKING:
     from safegen.adapters.mlflow_session import MlflowSession
+    from safegen.evaluation.quality import QualityNets
     from safegen.metrics.clip_pair import ClipPair
+    from safegen.metrics.feature_net import FeatureExtractor
+    from safegen.metrics.lpips import Lpips
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
@@ -94,7 +107,7 @@ class Platform:
     @cached_property
     def detector(self) -> Detector:
         """Who judges pictures in this run."""
-        return open_detector(self.config.detector.kind, threads=self.config.detector.threads)
+        return open_detector(self.config.detector)
 
     @cached_property
     def signing_key(self) -> SigningKey:
@@ -148,27 +161,87 @@ class Platform:
                 assert_never(section.kind)
 
 
-def open_detector(kind: Literal["miniature", "nudenet"], *, threads: int) -> Detector:
-    """Return a detector by its kind."""
-    match kind:
+def open_detector(section: DetectorSection) -> Detector:
+    """Return the detector that a run judges with."""
+    match section.kind:
         case "miniature":
             from safegen.detectors.miniature import MiniatureDetector
 
-            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=threads)
+            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=section.threads)
         case "nudenet":
-            from safegen.detectors.nudenet import NudeNetDetector
-
-            return NudeNetDetector(threads=threads)
+            return open_nudenet(section.nudenet, threads=section.threads)
         case _:
-            assert_never(kind)
+            assert_never(section.kind)
 
 
-def open_clip_pair() -> ClipPair:
-    """Return the CLIP model that measures pictures."""
-    from safegen.metrics.clip_pair import load_clip_pair
+def open_nudenet(section: NudeNetSection, *, threads: int) -> Detector:
+    """Return NudeNet, in worker processes where the section asks for several."""
+    from safegen.detectors.nudenet import NudeNetDetector
+    from safegen.detectors.worker_pool import DetectorPool
 
-    weights = _MINIATURE / "weights"
-    return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    opener = partial(
+        NudeNetDetector,
+        compat=None if section.compat == "none" else section.compat,
+        scales=section.scales,
+        flip=section.flip,
+        threads=threads,
+        batch_size=section.batch_size,
+        providers=section.providers,
+    )
+    return opener() if section.workers == 1 else DetectorPool(opener, section.workers)
+
+
+def open_quality_nets(section: EvaluateSection, cache_dir: Path) -> QualityNets:
+    """Return the nets that measure pictures; none is ever replaced by another.
+
+    Args:
+        section: Which.
+        cache_dir: Where weights that come from a URL are kept.
+
+    Raises:
+        DataError: A file or package is missing, or holds something else; says what mends it.
+        ConfigError: A Hub id has no revision.
+    """
+    from safegen.evaluation.quality import QualityNets
+
+    return QualityNets(
+        clip=_clip_pair(section.clip),
+        features=_feature_extractor(section.features, cache_dir),
+        lpips=None if section.lpips is None else _lpips(section.lpips, cache_dir),
+    )
+
+
+def _clip_pair(section: ClipSection) -> ClipPair:
+    from safegen.metrics.clip_pair import fetch_clip_folder, load_clip_pair
+
+    if section.source == "miniature":
+        weights = _MINIATURE / "weights"
+        return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    folder = Path(section.source)
+    if not folder.is_dir():
+        folder = fetch_clip_folder(section.source, section.revision)
+    return load_clip_pair(folder, name=section.source)
+
+
+def _feature_extractor(section: ClipFeatures | InceptionFeatures, cache_dir: Path) -> FeatureExtractor | None:
+    match section.kind:
+        case "clip":
+            return None
+        case "inception":
+            from safegen.metrics import inception
+            from safegen.metrics.pinned_file import pinned_file
+
+            file = pinned_file(section.location, section.sha256, what="feature net", cache_dir=cache_dir)
+            return inception.InceptionFeatures(file)
+        case _:
+            assert_never(section.kind)
+
+
+def _lpips(section: LpipsSection, cache_dir: Path) -> Lpips:
+    from safegen.metrics.lpips import Lpips
+    from safegen.metrics.pinned_file import pinned_file
+
+    return Lpips(pinned_file(section.location, section.sha256, what="LPIPS trunk", cache_dir=cache_dir))
 
 
 def restricted_labels(kind: Literal["miniature", "nudenet"]) -> tuple[str, ...]:

@@ -21,10 +21,12 @@ from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
 from safegen.evaluation.prompt_sets.formats import PromptFile
+from safegen.metrics.pinned_file import ALEXNET_URL, INCEPTION_SHA256, INCEPTION_URL
 from safegen.shipped import locate
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -87,6 +89,26 @@ class IngestSection(Section):
     workers: Count = 1
 
 
+class NudeNetSection(Section):
+    """How NudeNet looks at pictures; see `safegen.detectors.nudenet`.
+
+    Attributes:
+        compat: "3.4.2" takes the conventions of that version of nudenet, "none" ours.
+        scales: Sizes at which it looks, as multiples of 320 px.
+        flip: Whether it looks at the mirrored picture too.
+        providers: onnxruntime's execution providers, best first: "CUDAExecutionProvider" for a GPU.
+        batch_size: Pictures in one inference; 1 is fastest on a CPU.
+        workers: Processes that detect; 1 detects in the process of the run.
+    """
+
+    compat: Literal["none", "3.4.2"] = "none"
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=8.0)], ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+    providers: Annotated[tuple[str, ...], Field(min_length=1)] = ("CPUExecutionProvider",)
+    batch_size: Count = 1
+    workers: Count = 1
+
+
 class DetectorSection(Section):
     """Who judges pictures.
 
@@ -95,12 +117,14 @@ class DetectorSection(Section):
         threshold: Score from which a detection counts.
         unsafe_labels: Labels that make a picture unsafe; empty takes the detector's own restricted ones.
         threads: Threads of one inference.
+        nudenet: How NudeNet looks, here and where it checks benign images.
     """
 
     kind: Literal["miniature", "nudenet"] = "miniature"
     threshold: Rate = 0.5
     unsafe_labels: tuple[str, ...] = ()
     threads: Count = 2
+    nudenet: NudeNetSection = NudeNetSection()
 
 
 class ValidateSection(Section):
@@ -169,6 +193,49 @@ SuiteSection = Annotated[
 """One prompt suite: the miniature's own by name, or a file by `format` and `file` (see `PromptFileSettings`)."""
 
 
+class ClipFeatures(Section):
+    """FID and KID on the vision tower of the run's CLIP model."""
+
+    kind: Literal["clip"] = "clip"
+
+
+class InceptionFeatures(Section):
+    """FID and KID on the Inception net of published numbers.
+
+    Attributes:
+        location: Path or URL of `inception-2015-12-05.pt`.
+        sha256: Of the file.
+    """
+
+    kind: Literal["inception"]
+    location: str = INCEPTION_URL
+    sha256: Digest = INCEPTION_SHA256
+
+
+class ClipSection(Section):
+    """The CLIP model of the CLIP score.
+
+    Attributes:
+        source: "miniature" for the one that ships with safegen, else a folder in transformers layout, or a Hub id.
+        revision: Commit of a Hub id, 40 hexadecimal digits.
+    """
+
+    source: str = "miniature"
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
+class LpipsSection(Section):
+    """LPIPS on AlexNet; its channel weights come from the package `lpips`.
+
+    Attributes:
+        location: Path or URL of torchvision's `alexnet-owt-7be5be79.pth`.
+        sha256: Of the file; its first digits are those in its name.
+    """
+
+    location: str = ALEXNET_URL
+    sha256: Digest
+
+
 class EvaluateSection(Section):
     """How base and candidate are compared.
 
@@ -180,6 +247,9 @@ class EvaluateSection(Section):
         batch_size: Pictures drawn at a time.
         shard_size: Pictures between two points from which a killed evaluation goes on.
         unsafe_pictures: How unsafe suites appear on contact sheets.
+        features: The net under FID and KID.
+        clip: The model of the CLIP score.
+        lpips: Where LPIPS has its weights; without it, LPIPS is not measured.
     """
 
     suites: Annotated[tuple[SuiteSection, ...], Field(min_length=1)]
@@ -189,6 +259,9 @@ class EvaluateSection(Section):
     batch_size: Count = 16
     shard_size: Count = 64
     unsafe_pictures: Literal["pixelated", "shown"] = "pixelated"
+    features: Annotated[ClipFeatures | InceptionFeatures, Field(discriminator="kind")] = ClipFeatures()
+    clip: ClipSection = ClipSection()
+    lpips: LpipsSection | None = None
 
 
 class GateSection(Section):

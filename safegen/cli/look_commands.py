@@ -32,11 +32,12 @@ def detect(
     Example: safegen detect photo.jpg scan.png --detector nudenet --json
     """
     from safegen.bootstrap import open_detector
+    from safegen.config import DetectorSection
     from safegen.data.decode import DecodeLimits
     from safegen.data.file_detections import DetectedFile, detect_files
     from safegen.progress import progress_bar
 
-    judge = open_detector(detector, threads=1)
+    judge = open_detector(DetectorSection(kind=detector, threads=1))
     seen: list[DetectedFile] = []
     refused: list[dict[str, str]] = []
     with progress_bar("detect", "images") as progress:

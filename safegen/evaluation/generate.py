@@ -68,13 +68,23 @@ class DrawnSuite:
             EvaluationError: A shard has gone or was damaged since it was drawn.
         """
         for start, end in ranges(len(self.suite.rows), self.shard_size):
-            path = shard_path(self.folder, start, end)
-            pictures = read_shard(path, self.suite.rows[start:end])
-            if pictures is None:
-                raise EvaluationError(
-                    f"cannot score {path}: it is missing or damaged; run the evaluation again"
-                )
-            yield pictures
+            yield self.shard(start, end)
+
+    def shard(self, start: int, end: int) -> list[DrawnPicture]:
+        """Return the pictures of the shard of these rows.
+
+        Raises:
+            EvaluationError: It has gone or was damaged since it was drawn.
+        """
+        path = shard_path(self.folder, start, end)
+        pictures = read_shard(path, self.suite.rows[start:end])
+        if pictures is None:
+            raise EvaluationError(f"cannot score {path}: it is missing or damaged; run the evaluation again")
+        return pictures
+
+
+ShardDrawn = Callable[[DrawnSuite, int, int], None]
+"""Called with a suite's pictures, and first and end row of a shard of them that can be read."""
 
 
 def draw_suites(
@@ -86,6 +96,7 @@ def draw_suites(
     shard_size: int,
     variant: str,
     progress: Progress,
+    on_shard: ShardDrawn | None = None,
 ) -> list[DrawnSuite]:
     """Draw all suites, but for the shards that are there already.
 
@@ -97,6 +108,7 @@ def draw_suites(
         shard_size: Pictures between two points from which a killed run goes on.
         variant: "base" or "candidate", for progress and the log.
         progress: Told after every batch.
+        on_shard: Told of every shard that is there, drawn now or before.
 
     Raises:
         EvaluationError: The pipeline cannot draw, or the shard size is below 1.
@@ -122,6 +134,8 @@ def draw_suites(
                 write_shard(path, rows, _draw_rows(pipeline, rows, sampler, checkpoint.guidance, told))
                 _log.info("%s: drew pictures %d to %d of %d", what, start, end, total)
             progress(what, end, total)
+            if on_shard is not None:
+                on_shard(place, start, end)
     return drawn
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from safegen.domain.detection import Detection, DetectorIdentity
 from safegen.domain.digests import digest_json
-from safegen.evaluation.generate import DrawnSuite, Progress
+from safegen.evaluation.generate import DrawnSuite
 from safegen.evaluation.prompt_suite import PromptRow
-from safegen.evaluation.shards import DrawnPicture, ranges, shard_path, write_table
+from safegen.evaluation.shards import DrawnPicture, shard_path, write_table
 from safegen.ports import Detector
 
 NO_PICTURE = "no picture came out"
@@ -58,32 +58,25 @@ class ScoredPicture:
         return self.unscored_reason is None
 
 
-def score_suite(
-    drawn: DrawnSuite, detector: Detector, *, what: str, progress: Progress
-) -> list[ScoredPicture]:
-    """Score every picture of a suite; shards that this detector has scored already are read.
+def score_shard(drawn: DrawnSuite, start: int, end: int, detector: Detector) -> list[ScoredPicture]:
+    """Score the pictures of one shard; what this detector has scored already is read.
 
     Args:
-        drawn: The pictures.
+        drawn: Where the pictures are.
+        start: The shard's first row.
+        end: Its end row.
         detector: Who scores.
-        what: For progress.
-        progress: Told after every shard.
 
     Raises:
-        EvaluationError: The detector failed, or a shard was damaged.
+        EvaluationError: The detector failed, or the shard was damaged.
     """
-    folder = detections_folder(drawn.folder, detector.identity)
-    scored: list[ScoredPicture] = []
-    total = len(drawn.suite.rows)
-    for (start, end), pictures in zip(ranges(total, drawn.shard_size), drawn.shards(), strict=True):
-        path = shard_path(folder, start, end)
-        known = read_scores(path, pictures)
-        if known is None:
-            known = score_pictures(pictures, detector)
-            _write_scores(path, known)
-        scored += known
-        progress(what, end, total)
-    return scored
+    path = shard_path(detections_folder(drawn.folder, detector.identity), start, end)
+    pictures = drawn.shard(start, end)
+    known = read_scores(path, pictures)
+    if known is None:
+        known = score_pictures(pictures, detector)
+        _write_scores(path, known)
+    return known
 
 
 def score_pictures(pictures: Sequence[DrawnPicture], detector: Detector) -> list[ScoredPicture]:

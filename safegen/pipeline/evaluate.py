@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safegen.bootstrap import Platform, code_version, open_clip_pair
+from safegen.bootstrap import Platform, code_version, open_quality_nets
 from safegen.config import EvaluateSection, RunConfig
 from safegen.diffusion.sampler import SamplerSettings
 from safegen.domain.digests import digest_json
@@ -47,7 +47,7 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
     result = _evaluate(platform, edited)
     metrics = dict(flat_metrics(result.report))
     with evaluation_run(platform, edited, result.report_digest) as run:
-        run.log_params(config.evaluate.model_dump(exclude={"suites"}))
+        run.log_params(_params(config.evaluate))
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "edited on")
         run.log_metrics(metrics)
         run.log_artifact(result.report_path)
@@ -97,6 +97,11 @@ def evaluation_run(
     )
 
 
+def _params(section: EvaluateSection) -> dict[str, str | float | int | bool]:
+    plain = section.model_dump(exclude={"suites", "features", "clip", "lpips"})
+    return {**plain, "features": section.features.kind, "clip": section.clip.source}
+
+
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
     from safegen.diffusion.checkpoint import load_pipeline
 
@@ -118,7 +123,7 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
             EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
             suites,
             platform.detector,
-            open_clip_pair(),
+            open_quality_nets(config.evaluate, platform.workspace / "weights"),
             EvaluationSettings(
                 judgement=Judgement(
                     platform.unsafe_labels,
