@@ -17,12 +17,32 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 
-def load_release(
-    name: str, config: RunConfig | Path, public_keys: Sequence[Path] = ()
+def load(
+    release: str,
+    *,
+    config: Path | str = "configs/miniature.toml",
+    public_keys: Sequence[Path | str] = (),
 ) -> StableDiffusionPipeline:
-    """Fetch a release unless it is here, prove every byte of it, and load it; see `safegen.load`."""
-    run = config if isinstance(config, RunConfig) else load_config(config)
-    return load_pipeline(fetch_release(name, run, public_keys))
+    """Load a released model as a diffusers pipeline, once its signature and every byte of it are proven.
+
+    It is kept under the configuration's workspace by its digest: the next call fetches nothing, and proves it again.
+
+    Args:
+        release: MODEL@CHANNEL, such as "sd14@production", or MODEL@VERSION.
+        config: Run configuration, which says where the store is and which keys are trusted.
+        public_keys: Trust these .pub files and no other.
+
+    Returns:
+        The pipeline, float32, on the CPU.
+
+    Raises:
+        safegen.errors.ReleaseRefusedError: The release, or the folder kept of it, is unsigned, altered, or not one
+            that passed.
+        safegen.errors.StorageError: The store cannot be reached, or has no such release.
+        safegen.errors.ConfigError: The configuration, the release's name or a key is missing or wrong.
+    """
+    run = load_config(Path(config))
+    return load_pipeline(fetch_release(release, run, [Path(key) for key in public_keys]))
 
 
 def fetch_release(name: str, config: RunConfig, public_keys: Sequence[Path] = ()) -> Path:

@@ -84,6 +84,7 @@ def write_weights(path: Path, shapes: dict[str, tuple[int, ...]], stamp: bytes, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seven gigabytes are hashed
 def test_an_attn1_edit_of_sd14_sends_at_most_eight_percent(
     shapes: dict[str, tuple[int, ...]], tmp_path: Path
 ) -> None:
