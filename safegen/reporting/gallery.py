@@ -121,9 +121,7 @@ def _gallery(
 
     def row(pair: ScoredPair) -> GalleryRow:
         stated = {"base": pair.base, "candidate": pair.candidate}
-        tiles = (
-            _tile(who, found.get(pair.prompt_id), stated.get(who), look) for who, found in drawn.items()
-        )
+        tiles = (_tile(who, found.get(pair.prompt_id), stated.get(who), look) for who, found in drawn.items())
         return GalleryRow(texts[pair.prompt_id], pair.seed, tuple(tiles))
 
     return SuiteGallery(
