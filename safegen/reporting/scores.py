@@ -86,12 +86,7 @@ def read_pairs(results: Path, report: Report) -> dict[str, list[ScoredPair]]:
 
 
 def _check_digest(results: Path, report: Report) -> None:
-    try:
-        found = sha256_file(results)
-    except OSError as error:
-        raise DataError(
-            f"cannot read {results}: {error}; expected the results.parquet of the report"
-        ) from error
+    found = sha256_file(results)
     if found != report.results_sha256:
         raise DataError(
             f"{results} has SHA-256 {found}, the report is about {report.results_sha256}; "
