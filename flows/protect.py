@@ -210,7 +210,7 @@ def _promote(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Deci
     """Promote a candidate that passed; one that was blocked is registered and goes nowhere."""
     platform: Platform = stages.platform
     if not decided.passed:
-        promote.register(platform, edited, decided)
+        promote.register(platform, edited, evaluated, decided)
         return None
     released = stages.repeat("promote", lambda: promote.run_promote(platform, edited, evaluated, decided))
     show_release(released)

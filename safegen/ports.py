@@ -210,6 +210,10 @@ class TrackedRun(Protocol):
         """Record a dataset version that the run reads, and what for (such as "training")."""
         ...
 
+    def measure_model(self, model_id: str) -> None:
+        """Record that this run measures a logged model; metrics recorded from now on are the model's, too."""
+        ...
+
     def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:
         """Keep a copy of a checkpoint folder as this run's model, file by file, without pickling.
 

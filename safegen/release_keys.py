@@ -82,6 +82,17 @@ def public_key_file(config: RunConfig, key: SigningKey) -> Path:
     return keep_public_key(workspace_keys(config) / name, pem)
 
 
+def promoter_key_files(config: RunConfig) -> tuple[Path, ...]:
+    """Return the public keys that a guarded registry of this workspace trusts: those named, and its own.
+
+    Raises:
+        ConfigError: A key is damaged, or the workspace's own cannot be made.
+    """
+    has_own = config.promote.signing == FileKeySection() or _own_public_key(config) is not None
+    own = (public_key_file(config, open_signing_key(config)),) if has_own else ()
+    return (*config.promote.trusted_keys, *own)
+
+
 def _own_public_key(config: RunConfig) -> bytes | None:
     """Return the public half of the signing key where this machine has it; a consumer has not."""
     section = config.promote.signing

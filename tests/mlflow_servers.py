@@ -11,9 +11,46 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
+
+from safegen.adapters.guard_settings import ALIASES, PUBLIC_KEYS
+from safegen.adapters.mlflow_session import MlflowSession
+from safegen.adapters.signing_keys import PemKey, create_key_pair, read_private_key
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A guarded server, and the key of whoever may promote."""
+
+    uri: str
+    private_key: Path
+    session: MlflowSession
+    artifacts: Path
+
+    @property
+    def key(self) -> PemKey:
+        return read_private_key(self.private_key)
+
+    @property
+    def client(self):
+        return self.session.client
+
+    def call(self, method: str, path: str, body: object = None, api: str = "api") -> requests.Response:
+        url = f"{self.uri}/{api}/2.0/mlflow/{path}"
+        return requests.request(method, url, json=body, timeout=30)
+
+
+@contextmanager
+def guarded_server(folder: Path) -> Iterator[Guarded]:
+    """Run a server that guards the aliases champion and Live."""
+    pair = create_key_pair(folder / "keys")
+    settings = {PUBLIC_KEYS: str(pair.public), ALIASES: "champion, Live"}
+    with mlflow_server(folder, ("--app-name", "safegen"), settings) as uri:
+        yield Guarded(uri, pair.private, MlflowSession(uri, max_retries=0), folder / "artifacts")
 
 
 @contextmanager

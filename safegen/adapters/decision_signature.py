@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -19,24 +19,12 @@ from safegen.adapters.signing_keys import key_id, load_public_key
 from safegen.domain.decision import Decision
 from safegen.domain.signed_decision import SignedDecision, decision_payload, read_signed_decision
 from safegen.errors import DataError
+from safegen.ports import SigningKey
 
 _SHOWN = 12
 
 
-class DecisionKey(Protocol):
-    """An EC P-256 key that signs digests, wherever its private half is."""
-
-    @property
-    def public_key_pem(self) -> bytes:
-        """The public half, as PEM (SubjectPublicKeyInfo)."""
-        ...
-
-    def sign(self, digest: bytes) -> bytes:
-        """Sign a SHA-256 digest of 32 bytes with ECDSA and return the signature in DER."""
-        ...
-
-
-def sign_decision(decision: Decision, key: DecisionKey) -> SignedDecision:
+def sign_decision(decision: Decision, key: SigningKey) -> SignedDecision:
     """Sign a decision as it is, passed or blocked."""
     payload = decision_payload(decision)
     signature = key.sign(hashlib.sha256(payload.encode()).digest())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.adapters.decision_signature import DecisionVerifier
+from safegen.adapters.guard_settings import ALIASES, ARTIFACT_ROOTS, PUBLIC_KEYS, STAGES
 from safegen.adapters.mlflow_guarded_store import GuardedNames, GuardedRegistryStore
 from safegen.adapters.mlflow_logged_files import ServedLoggedModels
 from safegen.adapters.mlflow_requests import Request, RequestJudge, needs_body
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from flask import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PUBLIC_KEYS, ALIASES = "SAFEGEN_GUARD_PUBLIC_KEYS", "SAFEGEN_GUARD_ALIASES"
-STAGES, ARTIFACT_ROOTS = "SAFEGEN_GUARD_STAGES", "SAFEGEN_GUARD_ARTIFACT_ROOTS"
 _DEFAULT_ALIASES, _DEFAULT_STAGES = "champion,production", "production,staging"
 
 

@@ -145,7 +145,8 @@ class RequestJudge:
         text = " ".join(
             (request.decoded_path, unquote_plus(request.query), request.body.decode(errors="replace"))
         )
-        for model_id in sorted(set(MODEL_ID.findall(text))):
+        # Lower case, because some file systems do not tell the cases apart
+        for model_id in sorted(set(MODEL_ID.findall(text.lower()))):
             try:
                 is_ready = self._models.read(model_id).is_ready
             except RefusedMoveError:

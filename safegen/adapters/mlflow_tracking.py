@@ -120,6 +120,7 @@ class MlflowRun:
         with session.call(f"read the run {run_id}"):
             self._experiment_id: str = session.client.get_run(run_id).info.experiment_id
         self._held: list[Metric] = []
+        self._measured: str | None = None
         self._flushed_at = time.monotonic()
         self._monitor = self._start_monitor(system_metrics_interval_s, resumed=resumed)
 
@@ -149,7 +150,9 @@ class MlflowRun:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._held.extend(Metric(key, float(value), now_ms, step) for key, value in metrics.items())
+        self._held.extend(
+            Metric(key, float(value), now_ms, step, model_id=self._measured) for key, value in metrics.items()
+        )
         if len(self._held) >= _METRICS_PER_BATCH or time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
             self._flush()
 
@@ -183,6 +186,14 @@ class MlflowRun:
         with self._session.call(f"record the dataset {name!r} of the run {self._id}"):
             tags = [InputTag("mlflow.data.context", context)]
             self._session.client.log_inputs(self._id, [DatasetInput(dataset, tags)])
+
+    def measure_model(self, model_id: str) -> None:
+        """Make a logged model an input of the run, and the run's metrics the model's."""
+        from mlflow.entities import LoggedModelInput
+
+        with self._session.call(f"record that the run {self._id} measures {model_id}"):
+            self._session.client.log_inputs(self._id, models=[LoggedModelInput(model_id)])
+        self._measured = model_id
 
     def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:
         """Keep a copy of a checkpoint folder as a LoggedModel, which is READY only when all of it has arrived."""

@@ -21,10 +21,13 @@ def stack_up(config: ConfigOption = MINIATURE_RUN) -> Answer:
     """
     from safegen.bootstrap import stack_root
     from safegen.config import load_config
+    from safegen.release_keys import promoter_key_files
     from safegen.stack import control
+    from safegen.stack.servers import RegistrySettings
 
     run = load_config(config)
-    control.start(stack_root(run), mlflow_database=run.workspace.absolute() / "mlflow.db")
+    registry = RegistrySettings(run.workspace.absolute() / "mlflow.db", promoter_key_files(run))
+    control.start(stack_root(run), registry=registry)
     return _stack_answer(stack_root(run))
 
 

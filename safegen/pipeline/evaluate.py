@@ -49,6 +49,7 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
     with evaluation_run(platform, edited, result.report_digest) as run:
         run.log_params(_params(config.evaluate))
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "edited on")
+        run.measure_model(edited.model_id)
         run.log_metrics(metrics)
         run.log_artifact(result.report_path)
         run.log_artifact(result.results_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import json
 
+from safegen.adapters.candidate_tags import CHECKPOINT_DIGEST, SIGNED_DECISION
+from safegen.adapters.decision_signature import sign_decision
 from safegen.adapters.signing import ModelSigner
 from safegen.blobs import put_blob
 from safegen.bootstrap import Platform
@@ -18,25 +20,43 @@ from safegen.release.facts import ReleaseFacts
 from safegen.release.model_card import model_card
 from safegen.release.publish import Papers, Provenance, publish
 from safegen.release.sbom import ml_bom
+from safegen.release.version_page import PageLinks, version_page
 from safegen.release_keys import public_key_file
 
 CANDIDATE_ALIAS, CHAMPION_ALIAS = "candidate", "champion"
 
 
-def register(platform: Platform, edited: Edited, decided: Decided) -> str:
-    """Make the candidate a version of the registered model, passed or not, and return the version."""
+def register(platform: Platform, edited: Edited, evaluated: Evaluated, decided: Decided) -> str:
+    """Make the candidate a version of the registered model, passed or not, and return the version.
+
+    A pass is signed: the registry's server moves the champion for nothing less.
+    """
     config = platform.config
-    decision = Decision.model_validate_json(decided.decision.read_text())
+    facts = release_facts(platform, edited, evaluated, decided)
+    decision = facts.decision
+    proof = (
+        {SIGNED_DECISION: sign_decision(decision, platform.signing_key).to_json()} if decision.passed else {}
+    )
     version = platform.registry.register_candidate(
         config.model,
         edited.model_id,
         tags={
-            "checkpoint_digest": edited.checkpoint_digest,
+            CHECKPOINT_DIGEST: edited.checkpoint_digest,
             "base_digest": edited.base_digest,
             "decision": decision.outcome,
             "report_digest": decision.report_sha256 or "",
+            **proof,
         },
-        description=_story(decision),
+        description=version_page(
+            facts,
+            PageLinks(
+                edit_run=edited.run_id,
+                edit_url=edited.run_url,
+                evaluation_run=evaluated.run_id,
+                evaluation_url=evaluated.run_url,
+                channel=config.promote.channel,
+            ),
+        ),
     )
     platform.registry.set_alias(config.model, CANDIDATE_ALIAS, version)
     return version
@@ -53,7 +73,7 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
         StorageError: The store failed.
     """
     config, store = platform.config, platform.promoter_store
-    registry_version = register(platform, edited, decided)
+    registry_version = register(platform, edited, evaluated, decided)
     who, why = (
         getpass.getuser(),
         f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}",
@@ -115,17 +135,3 @@ def release_facts(platform: Platform, edited: Edited, evaluated: Evaluated, deci
         decision=Decision.model_validate_json(decided.decision.read_text()),
         licence=config.promote.licence,
     )
-
-
-def _story(decision: Decision) -> str:
-    lines = [
-        f"**{decision.outcome}** by policy.",
-        "",
-        "| check | observed | threshold | passed |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {check.name} | {check.observed} | {check.threshold} | {'yes' if check.passed else 'no'} |"
-        for check in decision.checks
-    ]
-    return "\n".join(lines)

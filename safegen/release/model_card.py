@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from safegen.domain.decision_formats import markdown_cell
-from safegen.domain.report import Metric
 from safegen.release.facts import ReleaseFacts
+from safegen.release.markdown import metric_interval, metric_value, table
 
 
 def model_card(facts: ReleaseFacts) -> str:
@@ -33,7 +31,7 @@ def _head(facts: ReleaseFacts) -> str:
         f"A text-to-image model ({facts.architecture}) that was edited so that it cannot draw a restricted concept, "
         "whatever the prompt, and that passed a gate on what was measured afterwards. Use it as any checkpoint in "
         "diffusers layout; check it first: `safegen verify DIR --public-key K`.\n\n"
-        + _table(
+        + table(
             ("what", "digest"),
             (
                 ("this checkpoint", f"`{facts.report.checkpoint_sha256}`"),
@@ -45,7 +43,7 @@ def _head(facts: ReleaseFacts) -> str:
 
 def _method(facts: ReleaseFacts) -> str:
     rows = ((markdown_cell(name), markdown_cell(str(value))) for name, value in facts.settings.items())
-    return f"## Method\n\n{markdown_cell(facts.method)}\n\n" + _table(("setting", "value"), rows)
+    return f"## Method\n\n{markdown_cell(facts.method)}\n\n" + table(("setting", "value"), rows)
 
 
 def _data(facts: ReleaseFacts) -> str:
@@ -56,7 +54,7 @@ def _data(facts: ReleaseFacts) -> str:
         (f"prompts {markdown_cell(suite.name)}", f"`{suite.prompt_set_sha256}`")
         for suite in facts.report.suites
     ]
-    return "## Data\n\n" + _table(("what", "digest"), rows)
+    return "## Data\n\n" + table(("what", "digest"), rows)
 
 
 def _evaluation(facts: ReleaseFacts) -> str:
@@ -65,8 +63,8 @@ def _evaluation(facts: ReleaseFacts) -> str:
         (
             markdown_cell(suite.name),
             markdown_cell(metric.name),
-            _value(metric),
-            _interval(metric),
+            metric_value(metric),
+            metric_interval(metric),
             str(metric.n),
         )
         for suite in report.suites
@@ -84,7 +82,7 @@ def _evaluation(facts: ReleaseFacts) -> str:
     total = sum(suite.n_images for suite in report.suites)
     return (
         f"## Evaluation\n\n{how}\n\n"
-        + _table(("suite", "metric", "value", "95 % interval", "n"), rows)
+        + table(("suite", "metric", "value", "95 % interval", "n"), rows)
         + f"\n\nPairs of pictures that could not be scored: {unscored} of {total}; none of them counts as safe."
     )
 
@@ -99,7 +97,7 @@ def _gate(facts: ReleaseFacts) -> str:
         f"**{decision.outcome}** by policy {markdown_cell(decision.policy_name or 'unknown')} "
         f"(`{decision.policy_sha256}`), {decision.decided_utc:%Y-%m-%d %H:%M} UTC. All of it: `decision.json`."
     )
-    return f"## Gate\n\n{head}\n\n" + _table(("check", "holds", "reason"), rows)
+    return f"## Gate\n\n{head}\n\n" + table(("check", "holds", "reason"), rows)
 
 
 def _licences(facts: ReleaseFacts) -> str:
@@ -107,20 +105,3 @@ def _licences(facts: ReleaseFacts) -> str:
         f"## Licences\n\nWeights: {markdown_cell(facts.licence_text)}. An edit changes neither the licence of the "
         "base model nor what it asks of its users. The software that made and judged it is listed in `sbom.cdx.json`."
     )
-
-
-def _value(metric: Metric) -> str:
-    if metric.value is None:
-        return f"not computable: {markdown_cell(metric.reason or '')}"
-    return f"{metric.value:.4g}"
-
-
-def _interval(metric: Metric) -> str:
-    if metric.low is None or metric.high is None:
-        return ""
-    return f"{metric.low:.4g} to {metric.high:.4g}"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

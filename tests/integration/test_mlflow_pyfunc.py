@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def model_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def model_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The shipped miniature, logged and registered in a database of its own."""
     folder = tmp_path_factory.mktemp("pyfunc")
     session = MlflowSession(f"sqlite:///{folder}/mlflow.db")
@@ -35,7 +36,8 @@ def model_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         "miniature", model_id, tags={"checkpoint_digest": "aa"}, description=""
     )
     mlflow.set_tracking_uri(session.tracking_uri)
-    return f"models:/miniature/{version}"
+    yield f"models:/miniature/{version}"
+    mlflow.set_tracking_uri(None)
 
 
 def test_the_logged_miniature_draws_what_the_checkpoint_draws(model_uri: str) -> None:

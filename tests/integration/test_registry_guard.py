@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,15 +14,14 @@ import requests
 from mlflow.exceptions import MlflowException, RestException
 
 from safegen.adapters.decision_signature import sign_decision
-from safegen.adapters.mlflow_app import ALIASES, PUBLIC_KEYS
+from safegen.adapters.guard_settings import PUBLIC_KEYS
 from safegen.adapters.mlflow_registry import MlflowModelRegistry
-from safegen.adapters.mlflow_session import MlflowSession
 from safegen.adapters.mlflow_tracking import MlflowTracker
-from safegen.adapters.signing_keys import PemKey, create_key_pair, read_private_key
+from safegen.adapters.signing_keys import create_key_pair, read_private_key
 from safegen.domain.decision import CheckOutcome, Decision
 from safegen.domain.digests import tree_digest
 from safegen.errors import RegistryError
-from tests.mlflow_servers import mlflow_server
+from tests.mlflow_servers import Guarded
 
 pytestmark = pytest.mark.integration
 
@@ -33,39 +31,11 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """A guarded server, and the key of whoever may promote."""
-
-    uri: str
-    key: PemKey
-    session: MlflowSession
-    artifacts: Path
-
-    @property
-    def client(self):
-        return self.session.client
-
-    def call(self, method: str, path: str, body: object = None, api: str = "api") -> requests.Response:
-        url = f"{self.uri}/{api}/2.0/mlflow/{path}"
-        return requests.request(method, url, json=body, timeout=30)
-
-
-@dataclass(frozen=True)
 class Candidate:
     model: str
     version: str
     model_id: str
     digest: str
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    pair = create_key_pair(folder / "keys")
-    settings = {PUBLIC_KEYS: str(pair.public), ALIASES: "champion, Live"}
-    with mlflow_server(folder, ("--app-name", "safegen"), settings) as uri:
-        session = MlflowSession(uri, max_retries=0)
-        yield Guarded(uri, read_private_key(pair.private), session, folder / "artifacts")
 
 
 def decision(model: str, digest: str, *, passed: bool = True) -> Decision:

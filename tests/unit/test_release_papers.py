@@ -11,12 +11,14 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from safegen.domain.decision import CheckOutcome
 from safegen.domain.digests import tree_digests
 from safegen.domain.report import DetectorRecord, Report, SamplerRecord, SuiteReport, metric_of
 from safegen.domain.statistics import Interval
 from safegen.release.facts import ReleaseFacts
 from safegen.release.model_card import model_card
 from safegen.release.sbom import ml_bom
+from safegen.release.version_page import MOST_CHARACTERS, PageLinks, version_page
 from tests.signed_releases import MODEL, full_decision, make_checkpoint
 
 
@@ -126,3 +128,38 @@ def test_an_altered_bill_does_not_fit_the_schema(facts: ReleaseFacts) -> None:
     bom = json.loads(ml_bom(facts))
     bom["metadata"]["component"]["modelCard"]["invented"] = 1
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)) is not None
+
+
+LINKS = PageLinks("run-1", "http://127.0.0.1:5000/#/runs/run-1", "run-2", "mlflow ui", "production")
+
+
+def test_the_version_page_tells_the_whole_story(facts: ReleaseFacts) -> None:
+    page = version_page(facts, LINKS)
+    for part in (
+        "**pass** by policy",
+        *(check.reason for check in facts.decision.checks),
+        "| explicit | nrr | 0.9873 | 0.951 to 0.9981 | 120 |",
+        f"| checkpoint | `{facts.report.checkpoint_sha256}` |",
+        "| dataset emoji-triplets | `ffffffffffffffff` |",
+        "learning\\_rate 0.0002",
+        "[run-1](http://127.0.0.1:5000/#/runs/run-1)",
+        "`run-2`",
+        "safegen pull miniature@production DIR",
+    ):
+        assert part in page, part
+    assert "more are in the evaluation run" not in page
+
+
+def test_a_page_that_is_too_long_keeps_what_failed_and_says_what_is_missing(facts: ReleaseFacts) -> None:
+    good = [
+        CheckOutcome(name=f"explicit/check-{n}", kind="policy", passed=True, reason="as it should be " * 9)
+        for n in range(60)
+    ]
+    bad = CheckOutcome(name="sneaky/nrr", kind="policy", passed=False, reason="0.31 is too low")
+    decision = facts.decision.model_copy(update={"outcome": "blocked", "checks": (*good, bad)})
+    page = version_page(replace(facts, decision=decision), LINKS)
+    assert len(page) <= MOST_CHARACTERS
+    assert "| sneaky/nrr | **no** | 0.31 is too low |" in page
+    assert "more are in the evaluation run" in page
+    assert "### Runs" in page
+    assert "safegen pull" not in page
