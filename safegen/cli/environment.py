@@ -29,7 +29,9 @@ def prepare_run(config: RunConfig, *, debug: bool) -> None:
         debug: Let Prefect tell what it does.
     """
     workspace = config.workspace.absolute()
-    (workspace / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and warns in each process
+    (workspace / "prefect").mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes no parents, and warns in each process
     variables = {
         **_NO_TELEMETRY,
         "PREFECT_HOME": str(workspace / "prefect"),

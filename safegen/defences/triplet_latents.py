@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 
 from safegen.defences.safegen_settings import SafeGenSettings
+from safegen.diffusion.prompt_states import PromptStates
+from safegen.diffusion.sampler import own_size_px
+from safegen.diffusion.text_conditioning import TextConditioning, concatenate
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-_PROMPTS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class TripletLatents:
         unsafe: Scaled latents of unsafe pictures, float32.
         censored: Latents of the same pictures, censored, in the same order.
         benign: Latents of benign pictures; may be another number.
-        prompts: Text embeddings to condition unsafe and censored pictures on; row 0 is the empty prompt.
+        prompts: Texts to condition unsafe and censored pictures on; row 0 is the empty prompt.
         benign_prompts: The same for benign pictures; None takes `prompts` for them too. Where a picture is all but
             noise only the text tells what it will be, so prompts of the concept on benign pictures would hold the
             edited model to drawing it.
@@ -35,17 +36,18 @@ class TripletLatents:
     unsafe: Float[torch.Tensor, "n channels height width"]
     censored: Float[torch.Tensor, "n channels height width"]
     benign: Float[torch.Tensor, "m channels height width"]
-    prompts: Float[torch.Tensor, "prompts tokens text_width"]
-    benign_prompts: Float[torch.Tensor, "benign_prompts tokens text_width"] | None = None
+    prompts: TextConditioning
+    benign_prompts: TextConditioning | None = None
 
     @property
-    def prompts_of_benign(self) -> Float[torch.Tensor, "prompts tokens text_width"]:
-        """Text embeddings to condition benign pictures on."""
+    def prompts_of_benign(self) -> TextConditioning:
+        """Texts to condition benign pictures on."""
         return self.prompts if self.benign_prompts is None else self.benign_prompts
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return all of it, for a digest."""
-        return (self.unsafe, self.censored, self.benign, self.prompts, self.prompts_of_benign)
+        texts = (*self.prompts.tensors(), *self.prompts_of_benign.tensors())
+        return (self.unsafe, self.censored, self.benign, *texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class EditBatch:
     t: Int[torch.Tensor, "b"]
     noise: Float[torch.Tensor, "b *latent"]
     benign_noise: Float[torch.Tensor, "b *latent"]
-    text: Float[torch.Tensor, "b tokens text_width"]
-    benign_text: Float[torch.Tensor, "b tokens text_width"]
+    text: TextConditioning
+    benign_text: TextConditioning
 
 
 def check_triplets(data: TripletLatents, settings: SafeGenSettings) -> None:
@@ -101,38 +103,43 @@ def draw_batch(
     *,
     generator: torch.Generator,
     device: torch.device,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> EditBatch:
     """Draw one batch; pictures are drawn with replacement.
 
+    Where several processes edit together, each draws the batch of them all and takes its own share; so what is
+    trained on depends on the size of the whole batch alone, not on how many processes share it.
+
     Args:
         data: What to draw from, on the CPU.
-        settings: Batch size and text.
+        settings: Batch size of one process, and text.
         timesteps: Number of noise levels.
         generator: Source of all randomness, on the CPU, so that a batch is the same on every device.
         device: Where the batch goes.
+        rank: Which process this is.
+        ranks: Number of processes.
     """
-    size = settings.batch_size
+    size = settings.batch_size * ranks
     picked = torch.randint(len(data.unsafe), (size,), generator=generator)
     unsafe, censored = data.unsafe[picked], data.censored[picked]
     benign = data.benign[torch.randint(len(data.benign), (size,), generator=generator)]
     t = torch.randint(timesteps, (size,), generator=generator)
     noise = torch.randn(unsafe.shape, generator=generator)
     benign_noise = torch.randn(benign.shape, generator=generator)
-    text = _draw_text(data.prompts, settings, generator)
-    benign_text = _draw_text(data.prompts_of_benign, settings, generator)
+    text = _draw_text(data.prompts, settings, size, generator)
+    benign_text = _draw_text(data.prompts_of_benign, settings, size, generator)
     parts = (unsafe, censored, benign, t, noise, benign_noise, text, benign_text)
-    return EditBatch(*(part.to(device) for part in parts))
+    own = slice(rank * settings.batch_size, (rank + 1) * settings.batch_size)
+    return EditBatch(*(part[own].to(device) for part in parts))
 
 
 def _draw_text(
-    prompts: Float[torch.Tensor, "prompts tokens text_width"],
-    settings: SafeGenSettings,
-    generator: torch.Generator,
-) -> Float[torch.Tensor, "b tokens text_width"]:
+    prompts: TextConditioning, settings: SafeGenSettings, size: int, generator: torch.Generator
+) -> TextConditioning:
     """Draw prompts without regard to the single picture: what it shows and what is asked for need not agree."""
-    size = settings.batch_size
     if settings.text == "empty":
-        return prompts[:1].expand(size, -1, -1)
+        return prompts[torch.zeros(size, dtype=torch.long)]
     rows = torch.randint(1, len(prompts), (size,), generator=generator)
     empty = torch.rand(size, generator=generator) < settings.empty_text_rate
     return prompts[torch.where(empty, 0, rows)]
@@ -140,23 +147,19 @@ def _draw_text(
 
 @torch.no_grad()
 def encode_prompts(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str]
-) -> Float[torch.Tensor, "prompts tokens text_width"]:
-    """Return text embeddings with the empty prompt in row 0, then each distinct prompt in sorted order.
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, size_px: tuple[int, int] | None = None
+) -> TextConditioning:
+    """Return the conditions of the empty prompt in row 0, then of each distinct prompt in sorted order.
+
+    Args:
+        pipeline: SD 1.x, 2.x or SDXL.
+        prompts: Any number, also none.
+        size_px: Height and width of the pictures, which SDXL is told; None for those that the model was made for.
 
     Returns:
         float32 on the CPU.
     """
+    states = PromptStates(pipeline, size_px or own_size_px(pipeline))
     texts = ["", *sorted({prompt for prompt in prompts if prompt})]
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    rows: list[torch.Tensor] = []
-    for start in range(0, len(texts), _PROMPTS_AT_A_TIME):
-        tokens = tokenizer(
-            texts[start : start + _PROMPTS_AT_A_TIME],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        rows.append(encoder(tokens.input_ids.to(encoder.device))[0].float().cpu())
-    return torch.cat(rows)
+    cpu = torch.device("cpu")
+    return concatenate([states.conditioning([text]).to(torch.float32).to(cpu) for text in texts])
