@@ -58,16 +58,16 @@ def save_progress(path: Path, state: EditState, step: int) -> None:
     pending.replace(path)
 
 
-def load_progress(path: Path, state: EditState) -> int:
+def load_progress(path: Path | None, state: EditState) -> int:
     """Put saved progress back in place and return the number of steps done; 0 where there is no file.
 
     Progress of another edit is left aside: the edit then begins anew. Where several processes edit together the
-    first one reads, for all.
+    first one's file counts for all.
 
     Raises:
         EditError: The file is damaged, or no progress of an edit.
     """
-    content = agreed(lambda: _read(path) if path.exists() else None)
+    content = agreed(lambda: _read(path) if path is not None and path.exists() else None)
     if content is None or content["identity"] != state.identity:
         return 0
     with torch.no_grad():

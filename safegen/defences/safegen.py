@@ -104,7 +104,7 @@ def edit_unet(
     edit = _Edit(pipeline, data, settings, seed)
     first = edit.accelerator.is_main_process
     observers = observers if observers and first else EditObservers()
-    first_step = 0 if progress_file is None else load_progress(progress_file, edit.state)
+    first_step = load_progress(progress_file, edit.state)
     if first_step:
         _log.info("edit: going on at step %d of %d", first_step, settings.steps)
     for step in range(first_step, settings.steps):

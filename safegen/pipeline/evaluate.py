@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safegen.bootstrap import Platform, code_version, open_clip_pair
 from safegen.config import EvaluateSection
 from safegen.diffusion.sampler import SamplerSettings
-from safegen.domain.digests import digest_json
+from safegen.domain.digests import digest_json, tree_digests
 from safegen.domain.report import flat_metrics
 from safegen.evaluation.evaluate import EvaluationResult, EvaluationSettings, evaluate
 from safegen.evaluation.generate import EvaluatedCheckpoint
@@ -17,6 +19,9 @@ from safegen.evaluation.suite_report import Judgement
 from safegen.pipeline.outcomes import Edited, Evaluated
 from safegen.pipeline.suites import open_suites
 from safegen.progress import ShowProgress, progress_bar
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 
 def sampler_settings(section: EvaluateSection) -> SamplerSettings:
@@ -68,8 +73,6 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
 
 
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
-    from safegen.diffusion.checkpoint import load_pipeline
-
     config = platform.config
     work = digest_json([edited.checkpoint_digest, config.evaluate.model_dump(mode="json")])[:16]
     with ExitStack() as bars:
@@ -82,8 +85,8 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
             shown[what](done, total)
 
         return evaluate(
-            EvaluatedCheckpoint(edited.base_digest, lambda: load_pipeline(platform.base_checkpoint)),
-            EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
+            EvaluatedCheckpoint(edited.base_digest, lambda: _load(platform, platform.base_checkpoint)),
+            EvaluatedCheckpoint(edited.checkpoint_digest, lambda: _load(platform, edited.checkpoint)),
             open_suites(platform.config),
             platform.detector,
             open_clip_pair(),
@@ -105,9 +108,15 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
                 datasets={edited.triplets.dataset: edited.triplets.digest},
                 seeds={"edit": config.seed, "bootstrap": config.seed},
                 code_version=code_version(),
+                checkpoint_files=tree_digests(edited.checkpoint),
+                base_files=tree_digests(platform.base_checkpoint),
             ),
             work_dir=platform.workspace / "pictures",
             out_dir=platform.workspace / "evaluations" / work,
             now=datetime.now(UTC),
             progress=progress,
         )
+
+
+def _load(platform: Platform, folder: Path) -> StableDiffusionPipeline:
+    return platform.load(folder, weights=platform.config.evaluate.precision)

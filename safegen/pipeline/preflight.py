@@ -16,10 +16,14 @@ def check_inputs(config: RunConfig) -> None:
     """Look at the base checkpoint's files, the policy and the prompt suites; loads no weights.
 
     Raises:
-        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite has too few prompts.
+        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite
+            has too few prompts.
         ConfigError: The policy is missing or not as expected.
     """
     source = config.base.source
-    check_checkpoint_folder(miniature_checkpoint() if source == "miniature" else Path(source))
+    if source == "miniature":
+        check_checkpoint_folder(miniature_checkpoint())
+    elif not config.base.revision and "://" not in source:  # else it is checked once it has been fetched
+        check_checkpoint_folder(Path(source))
     read_policy(locate(config.gate.policy))
     open_suites(config)

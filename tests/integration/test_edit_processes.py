@@ -45,7 +45,8 @@ def on_step(step, values):
 
 pipeline = tiny_pipeline(tiny_tokenizer(folder / f"tokenizer-{rank}"))
 edit_unet(
-    pipeline, triplets(pipeline), settings(**changes), seed=1, progress_file=folder / "progress.pt",
+    pipeline, triplets(pipeline), settings(**changes), seed=1,
+    progress_file=folder / "progress.pt" if rank == 0 else None,  # on another machine there may be none
     observers=EditObservers(on_step=on_step),
 )
 weights = {name: weight.contiguous() for name, weight in pipeline.unet.state_dict().items()}
