@@ -129,9 +129,12 @@ def draw_batch(
     benign_noise = torch.randn(benign.shape, generator=generator)
     text = _draw_text(data.prompts, settings, size, generator)
     benign_text = _draw_text(data.prompts_of_benign, settings, size, generator)
-    parts = (unsafe, censored, benign, t, noise, benign_noise, text, benign_text)
     own = slice(rank * settings.batch_size, (rank + 1) * settings.batch_size)
-    return EditBatch(*(part[own].to(device) for part in parts))
+    return EditBatch(
+        *(part[own].to(device) for part in (unsafe, censored, benign, t, noise, benign_noise)),
+        text=text[own].to(device),
+        benign_text=benign_text[own].to(device),
+    )
 
 
 def _draw_text(

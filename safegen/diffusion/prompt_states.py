@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -42,7 +42,7 @@ class PromptStates:
         """
         self._tower = (pipeline.tokenizer, pipeline.text_encoder)
         second = getattr(pipeline, "text_encoder_2", None)
-        self._second = None if second is None else (getattr(pipeline, "tokenizer_2", None), second)
+        self._second = None if second is None else (cast("Any", pipeline).tokenizer_2, second)
         self._zeros_for_empty = second is not None and pipeline.config.get(
             "force_zeros_for_empty_prompt", True
         )
