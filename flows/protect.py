@@ -16,7 +16,7 @@ from prefect import flow
 
 from flows.presentation import show_decision, show_ingest, show_page, show_release, show_validation
 from flows.stage import Stages
-from safegen.bootstrap import Platform, open_platform
+from safegen.bootstrap import Platform, open_platform, processes
 from safegen.config import RunConfig
 from safegen.domain.digests import tree_digest
 from safegen.pipeline import edit, evaluate, gate, ingest, page, promote, triplets, validate
@@ -161,6 +161,7 @@ def _edit(stages: Stages, made: Triplets) -> Edited:
         "base": tree_digest(stages.platform.base_checkpoint),
         "seed": config.seed,
         "settings": config.edit,
+        "processes": processes(),
         "tracking": config.tracking,
     }
     return stages.run("edit", Edited, depends_on, lambda: edit.run_edit(stages.platform, made))

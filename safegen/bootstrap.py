@@ -20,6 +20,7 @@ from safegen.config import (
     ClipSection,
     DetectorSection,
     EvaluateSection,
+    HardwareSection,
     InceptionFeatures,
     LpipsSection,
     NudeNetSection,
@@ -41,7 +42,10 @@ from safegen.stack.identities import BUCKET
 from safegen.stack.seaweedfs import LocalStoreUnsupportedError
 
 if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
     from safegen.adapters.mlflow_session import MlflowSession
+    from safegen.diffusion.sampler import Precision
     from safegen.evaluation.quality import QualityNets
     from safegen.metrics.clip_pair import ClipPair
     from safegen.metrics.feature_net import FeatureExtractor
@@ -127,11 +131,51 @@ class Platform:
             return self.config.detector.unsafe_labels
         return restricted_labels(self.config.detector.kind)
 
-    @property
+    @cached_property
     def base_checkpoint(self) -> Path:
-        """Folder of the model that is edited."""
-        source = self.config.base.source
-        return miniature_checkpoint() if source == "miniature" else Path(source)
+        """Folder of the model that is edited, fetched if it is elsewhere.
+
+        Raises:
+            DataError: It cannot be fetched, or may not be loaded.
+        """
+        base, bases = self.config.base, self.workspace / "bases"
+        if base.source == "miniature":
+            return miniature_checkpoint()
+        if base.revision:
+            from safegen.adapters.hub_checkpoint import fetch_hub_checkpoint
+
+            return fetch_hub_checkpoint(base.source, base.revision, bases)
+        if "://" in base.source:
+            from safegen.adapters.stored_checkpoint import fetch_stored_checkpoint
+
+            store, prefix = self._store_of(base.source)
+            return fetch_stored_checkpoint(store, prefix, bases)
+        return Path(base.source)
+
+    def _store_of(self, uri: str) -> tuple[ObjectStore, str]:
+        """Return the store that an object's URI points into, and the rest of the URI."""
+        own = f"{self.trainer_store.uri}/"
+        if uri.startswith(own):
+            return self.trainer_store, uri.removeprefix(own)
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if self.config.store.kind != "s3" or not uri.startswith("s3://") or not prefix:
+            raise ConfigError(
+                f"base.source {uri} does not lie in this run's store; expected {own}… or a folder"
+            )
+        return _open_bucket(self.config, bucket, "TRAINER", probe=False), prefix
+
+    def load(self, folder: Path, *, weights: Precision = "float32") -> StableDiffusionPipeline:
+        """Load a checkpoint to where this run computes.
+
+        Args:
+            folder: In diffusers layout.
+            weights: Type of the weights of U-Net and text towers on a GPU.
+
+        Raises:
+            DataError: It may not or cannot be loaded.
+            ConfigError: There is no such device.
+        """
+        return load_placed(folder, self.config.hardware, weights=weights)
 
     def sources(self) -> list[Source]:
         """Return the image sources in the order of the configuration."""
@@ -159,6 +203,17 @@ class Platform:
                 return ObjectPrefixSource(self.trainer_store, section.location, role)
             case _:
                 assert_never(section.kind)
+
+
+def load_placed(
+    folder: Path, hardware: HardwareSection, *, weights: Precision = "float32"
+) -> StableDiffusionPipeline:
+    """Load a checkpoint to where `hardware` says; see `Platform.load`."""
+    from safegen.diffusion.checkpoint import load_pipeline
+    from safegen.diffusion.placement import Placement, place
+
+    placement = Placement(hardware.device, hardware.channels_last, hardware.compile)
+    return place(load_pipeline(folder), placement, weights=weights)
 
 
 def open_detector(section: DetectorSection) -> Detector:
@@ -412,18 +467,23 @@ def _s3_reader(uri: str, endpoint_url: str | None) -> ObjectStore:
 
 
 def _s3_platform(config: RunConfig) -> Platform:
+    bucket = config.store.location
+    trainer, promoter = (_open_bucket(config, bucket, identity) for identity in ("TRAINER", "PROMOTER"))
+    return Platform(config, trainer, promoter, artifact_root=f"s3://{bucket}/mlflow")
+
+
+def _open_bucket(
+    config: RunConfig, bucket: str, identity: Literal["TRAINER", "PROMOTER"], *, probe: bool = True
+) -> ObjectStore:
+    """Open a bucket of the run's S3 server; one that is only read from need not be probed."""
     from safegen.adapters.s3_store import S3Credentials, S3Location, open_s3_store
 
-    location = S3Location(bucket=config.store.location, endpoint_url=config.store.endpoint_url)
-    stores: list[ObjectStore] = []
-    for identity in ("TRAINER", "PROMOTER"):
-        key, secret = (
-            _secret(f"SAFEGEN_{identity}_{part}") for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
-        )
-        stores.append(
-            open_s3_store(location, credentials=S3Credentials(key, secret), probe_prefix=_PROBE_PREFIX)
-        )
-    return Platform(config, stores[0], stores[1], artifact_root=f"s3://{config.store.location}/mlflow")
+    key, secret = (_secret(f"SAFEGEN_{identity}_{part}") for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
+    return open_s3_store(
+        S3Location(bucket=bucket, endpoint_url=config.store.endpoint_url),
+        credentials=S3Credentials(key, secret),
+        probe_prefix=_PROBE_PREFIX if probe else None,
+    )
 
 
 def _secret(name: str) -> str:
@@ -447,6 +507,11 @@ def resolve_location(location: str) -> Path:
     """Return the path that a location means; "miniature:raw/unsafe" lies in the package."""
     prefix = "miniature:"
     return _MINIATURE / location.removeprefix(prefix) if location.startswith(prefix) else Path(location)
+
+
+def processes() -> int:
+    """Return how many processes `accelerate launch` started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
     RunConfig
     ├── model, seed, workspace      what is made, and where its work is kept
-    ├── base, detector              what is edited, and who judges
+    ├── base, detector, hardware    what is edited, who judges, and where it computes
     ├── ingest, triplets, edit, evaluate, gate, promote     one section a stage
     └── store, tracking             where results go
 
@@ -11,11 +11,21 @@ Secrets are no part of it: they come from the environment (`SAFEGEN_S3_ACCESS_KE
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.domain.dataset import Role
@@ -37,13 +47,36 @@ class Section(BaseModel):
 
 
 class BaseSection(Section):
-    """The model that is edited.
+    """The model that is edited, in diffusers layout and safetensors.
 
     Attributes:
-        source: "miniature" for the one that ships with safegen, else a folder in diffusers layout.
+        source: "miniature" for the one that ships with safegen; a folder; `s3://bucket/prefix`; or, with `revision`,
+            the id of a model of the Hugging Face Hub, such as "owner/name".
+        revision: Full commit of a Hub model, 40 hex digits; a branch may hold other weights tomorrow.
     """
 
     source: str = "miniature"
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+    @model_validator(mode="after")
+    def _revision_is_of_the_hub(self) -> BaseSection:
+        if self.revision and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.source):
+            raise ValueError(f"source {self.source!r} has a revision; expected a Hub id such as owner/name")
+        return self
+
+
+class HardwareSection(Section):
+    """Where edit and evaluation compute.
+
+    Attributes:
+        device: "auto" takes a GPU where there is one.
+        channels_last: Keep U-Net and VAE in the memory layout that half precision likes on a GPU.
+        compile: Compile the U-Net with torch.compile; pays where many pictures of one size are drawn.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    channels_last: bool = False
+    compile: bool = False
 
 
 class SourceSection(Section):
@@ -243,7 +276,7 @@ class EvaluateSection(Section):
         suites: Which prompts, and how many.
         steps: Sampling steps.
         guidance: Classifier-free guidance scale.
-        precision: Arithmetic of the U-Net.
+        precision: Arithmetic of the U-Net; on a GPU, of its weights too. "float16" needs one.
         batch_size: Pictures drawn at a time.
         shard_size: Pictures between two points from which a killed evaluation goes on.
         unsafe_pictures: How unsafe suites appear on contact sheets.
@@ -255,7 +288,7 @@ class EvaluateSection(Section):
     suites: Annotated[tuple[SuiteSection, ...], Field(min_length=1)]
     steps: Count = 25
     guidance: Annotated[float, Field(ge=1.0)] = 7.5
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: Count = 16
     shard_size: Count = 64
     unsafe_pictures: Literal["pixelated", "shown"] = "pixelated"
@@ -368,6 +401,7 @@ class RunConfig(Section):
         seed: Seed of everything random.
         workspace: Folder for work in progress, results and the local stack.
         base: See the section.
+        hardware: See the section.
         ingest: See the section.
         detector: See the section.
         validation: Table `validate`.
@@ -385,6 +419,7 @@ class RunConfig(Section):
     seed: int = 0
     workspace: Path = Path(".safegen")
     base: BaseSection = BaseSection()
+    hardware: HardwareSection = HardwareSection()
     ingest: IngestSection
     detector: DetectorSection = DetectorSection()
     validation: Annotated[ValidateSection, Field(alias="validate")] = ValidateSection()

@@ -2,6 +2,7 @@
 
     app.py            assembles the commands
     answer.py         how a command answers: text or one JSON object, and the exit code
+    launched.py       one command in several processes, under `accelerate launch`
     environment.py    the only module that changes the process's environment
     options.py        options that several commands share
     …_command(s).py   one module per group of commands, each with a `commands` that app.py adds
@@ -12,6 +13,7 @@ libraries are imported inside the commands that use them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
@@ -23,4 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from safegen.cli.app import run_command_line
 
-    return run_command_line(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return run_command_line(arguments)
+    from safegen.cli.launched import run_launched
+
+    return run_launched(lambda: run_command_line(arguments), rank=int(os.environ.get("RANK", "0")))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from safegen.defences.ranks import agreed
 from safegen.errors import EditError
 
 
@@ -57,16 +58,17 @@ def save_progress(path: Path, state: EditState, step: int) -> None:
     pending.replace(path)
 
 
-def load_progress(path: Path, state: EditState) -> int:
-    """Put saved progress back in place and return the number of steps done.
+def load_progress(path: Path | None, state: EditState) -> int:
+    """Put saved progress back in place and return the number of steps done; 0 where there is no file.
 
-    Progress of another edit is left aside: the edit then begins anew.
+    Progress of another edit is left aside: the edit then begins anew. Where several processes edit together the
+    first one's file counts for all.
 
     Raises:
         EditError: The file is damaged, or no progress of an edit.
     """
-    content = _read(path)
-    if content["identity"] != state.identity:
+    content = agreed(lambda: _read(path) if path is not None and path.exists() else None)
+    if content is None or content["identity"] != state.identity:
         return 0
     with torch.no_grad():
         for name, weight in state.weights.items():

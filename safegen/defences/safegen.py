@@ -22,13 +22,16 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from safegen.defences.edit_checkpoint import EditState, load_progress, save_progress
+from safegen.defences.ranks import agreed
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import (
     EditBatch,
@@ -42,6 +45,7 @@ from safegen.defences.weight_average import WeightAverage
 from safegen.diffusion.delta import self_attention_weights
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
+from safegen.diffusion.text_conditioning import concatenate
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts", "own_rows"]
 
 _log = logging.getLogger(__name__)
+_LONGEST_WAIT = timedelta(hours=2)  # of other processes, while the first one draws previews
 
 StepObserver = Callable[[int, Mapping[str, float]], None]
 """Called after every optimiser step with its number (from 1) and its losses, gradient norm and learning rate."""
@@ -81,6 +86,10 @@ def edit_unet(
     Everything random follows from the seed and the step's number, so a run that was killed and goes on from
     `progress_file` ends with the same weights, bit for bit.
 
+    Under `accelerate launch` every process calls this with the same arguments, and each passes `batch_size` triplets:
+    two processes edit as one with twice the batch size does. All end with the same weights; only the first one keeps
+    progress and tells observers.
+
     Args:
         pipeline: The base model, in float32.
         data: Triplets.
@@ -93,11 +102,11 @@ def edit_unet(
         EditError: The loss is not finite, the data cannot be trained on, or there is nothing to edit.
     """
     check_triplets(data, settings)
-    observers = observers or EditObservers()
     edit = _Edit(pipeline, data, settings, seed)
-    first_step = 0
-    if progress_file is not None and progress_file.exists():
-        first_step = load_progress(progress_file, edit.state)
+    first = edit.accelerator.is_main_process
+    observers = observers if observers and first else EditObservers()
+    first_step = load_progress(progress_file, edit.state)
+    if first_step:
         _log.info("edit: going on at step %d of %d", first_step, settings.steps)
     for step in range(first_step, settings.steps):
         values = edit.step(step)
@@ -105,9 +114,9 @@ def edit_unet(
         observers.on_step(done, values)
         if done == settings.steps:
             break
-        if progress_file is not None and done % settings.checkpoint_every_steps == 0:
+        if first and progress_file is not None and done % settings.checkpoint_every_steps == 0:
             save_progress(progress_file, edit.state, done)
-        if done % settings.preview_every_steps == 0:
+        if first and done % settings.preview_every_steps == 0:
             with edit.average.in_place():
                 observers.on_preview(done, edit.unet)
     edit.finish()
@@ -122,8 +131,13 @@ class _Edit:
         self.settings, self.seed, self.data = settings, seed, data
         self.schedule = noise_schedule(dict(pipeline.scheduler.config))
         self.unet: UNet2DConditionModel = pipeline.unet
-        identity = _identity(pipeline, data, settings, seed)
         self.accelerator = _accelerator(settings.mixed_precision)
+        self.ranks = self.accelerator.num_processes
+        identity = _identity(pipeline, data, settings, seed, self.ranks)
+        if agreed(lambda: identity) != identity:
+            raise EditError(
+                "edit: processes differ in base model, triplets, settings or seed; start all alike"
+            )
         self.base = self._frozen_copy() if settings.preserve == "base" else None
         self.weights = _trainable(self.unet, settings.layers)
         self._prepare_unet()
@@ -146,8 +160,12 @@ class _Edit:
         totals: dict[str, float] = {}
         for part in range(settings.accumulation):
             generator = torch.Generator().manual_seed(_seed_of(self.seed, step, part))
-            for name, value in self._add_gradient(generator).items():
+            last = part == settings.accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.predict):
+                losses = self._add_gradient(generator)
+            for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value / settings.accumulation
+        totals = self._averaged(totals)
         norm = self.accelerator.clip_grad_norm_(list(self.weights.values()), settings.max_gradient_norm)
         totals["gradient_norm"] = float(norm) if norm is not None else math.nan
         self._check_finite(step, totals)
@@ -185,6 +203,8 @@ class _Edit:
             self.schedule.timesteps,
             generator=generator,
             device=self.accelerator.device,
+            rank=self.accelerator.process_index,
+            ranks=self.ranks,
         )
         losses = self._losses(batch)
         loss = (
@@ -206,7 +226,8 @@ class _Edit:
             inputs.append(schedule.noised(batch.censored, batch.noise, t))
             texts.append(batch.text)
         preserved = self._preserve_target(batch, noised_benign)
-        out = self.predict(torch.cat(inputs), t.repeat(len(inputs)), torch.cat(texts), return_dict=False)[0]
+        text = concatenate(texts).unet_inputs()
+        out = self.predict(torch.cat(inputs), t.repeat(len(inputs)), **text, return_dict=False)[0]
         predicted = out.float().split(len(t))
         wanted = schedule.mosaic_target(batch.unsafe, batch.censored, batch.noise, t, settings.target)
         weight = schedule.clean_error_weight(t) if settings.target == "exact" else None
@@ -222,7 +243,16 @@ class _Edit:
         if self.base is None:
             return self.schedule.truth(batch.benign, batch.benign_noise, batch.t)
         with self.accelerator.autocast():
-            return self.base(noised_benign, batch.t, batch.benign_text, return_dict=False)[0].float()
+            text = batch.benign_text.unet_inputs()
+            return self.base(noised_benign, batch.t, **text, return_dict=False)[0].float()
+
+    def _averaged(self, losses: dict[str, float]) -> dict[str, float]:
+        """Average losses over all processes, so that all see the same and stop together."""
+        if self.ranks == 1:
+            return losses
+        mine = torch.tensor(list(losses.values()), device=self.accelerator.device)
+        means = self.accelerator.reduce(mine, reduction="mean")
+        return dict(zip(losses, means.tolist(), strict=True))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _check_finite(self, step: int, totals: dict[str, float]) -> None:
         # Under float16 a gradient that overflows is the scaler's to handle: it leaves the step out and scales less.
@@ -236,14 +266,15 @@ class _Edit:
 
 
 def _accelerator(mixed_precision: str) -> Accelerator:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     # accelerate keeps the precision for the whole process and refuses another; edits are independent of each other.
     AcceleratorState._reset_state()  # noqa: SLF001
     advice = f'edit: mixed_precision = "{mixed_precision}" does not work on this machine'
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision)
+        waiting = InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[waiting])
     except ValueError as error:
         raise EditError(f'{advice} ({error}); use "no" or "bf16"') from error
     if mixed_precision != "no" and not accelerator.native_amp:  # on a CPU it would silently be float32
@@ -274,13 +305,13 @@ def _seed_of(seed: int, step: int, part: int) -> int:
 
 
 def _identity(
-    pipeline: StableDiffusionPipeline, data: TripletLatents, settings: SafeGenSettings, seed: int
+    pipeline: StableDiffusionPipeline, data: TripletLatents, settings: SafeGenSettings, seed: int, ranks: int
 ) -> str:
     """Name the edit that progress belongs to, so that it is never continued on another base, data or settings."""
     # Keys with an underscore say how the configuration was read, and one of them has a random order.
     levels = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     scheduler = json.dumps(levels, sort_keys=True, default=str)
-    digest = hashlib.sha256(f"{settings.model_dump_json()}/{seed}/{scheduler}".encode())
+    digest = hashlib.sha256(f"{settings.model_dump_json()}/{seed}/{ranks}/{scheduler}".encode())
     for tensor in (*pipeline.unet.state_dict().values(), *data.tensors()):
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 
 from safegen.defences.safegen_settings import SafeGenSettings
+from safegen.diffusion.prompt_states import PromptStates
+from safegen.diffusion.sampler import own_size_px
+from safegen.diffusion.text_conditioning import TextConditioning, concatenate
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-_PROMPTS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class TripletLatents:
         unsafe: Scaled latents of unsafe pictures, float32.
         censored: Latents of the same pictures, censored, in the same order.
         benign: Latents of benign pictures; may be another number.
-        prompts: Text embeddings to condition unsafe and censored pictures on; row 0 is the empty prompt.
+        prompts: Texts to condition unsafe and censored pictures on; row 0 is the empty prompt.
         benign_prompts: The same for benign pictures; None takes `prompts` for them too. Where a picture is all but
             noise only the text tells what it will be, so prompts of the concept on benign pictures would hold the
             edited model to drawing it.
@@ -37,20 +38,21 @@ class TripletLatents:
     unsafe: Float[torch.Tensor, "n channels height width"]
     censored: Float[torch.Tensor, "n channels height width"]
     benign: Float[torch.Tensor, "m channels height width"]
-    prompts: Float[torch.Tensor, "prompts tokens text_width"]
-    benign_prompts: Float[torch.Tensor, "benign_prompts tokens text_width"] | None = None
+    prompts: TextConditioning
+    benign_prompts: TextConditioning | None = None
     own_prompt: Int[torch.Tensor, "n"] | None = None
     own_benign_prompt: Int[torch.Tensor, "m"] | None = None
 
     @property
-    def prompts_of_benign(self) -> Float[torch.Tensor, "prompts tokens text_width"]:
-        """Text embeddings to condition benign pictures on."""
+    def prompts_of_benign(self) -> TextConditioning:
+        """Texts to condition benign pictures on."""
         return self.prompts if self.benign_prompts is None else self.benign_prompts
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return all of it, for a digest."""
         own = (one for one in (self.own_prompt, self.own_benign_prompt) if one is not None)
-        return (self.unsafe, self.censored, self.benign, self.prompts, self.prompts_of_benign, *own)
+        texts = (*self.prompts.tensors(), *self.prompts_of_benign.tensors())
+        return (self.unsafe, self.censored, self.benign, *texts, *own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class EditBatch:
     t: Int[torch.Tensor, "b"]
     noise: Float[torch.Tensor, "b *latent"]
     benign_noise: Float[torch.Tensor, "b *latent"]
-    text: Float[torch.Tensor, "b tokens text_width"]
-    benign_text: Float[torch.Tensor, "b tokens text_width"]
+    text: TextConditioning
+    benign_text: TextConditioning
 
 
 def check_triplets(data: TripletLatents, settings: SafeGenSettings) -> None:
@@ -106,17 +108,24 @@ def draw_batch(
     *,
     generator: torch.Generator,
     device: torch.device,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> EditBatch:
     """Draw one batch; pictures are drawn with replacement.
 
+    Where several processes edit together, each draws the batch of them all and takes its own share; so what is
+    trained on depends on the size of the whole batch alone, not on how many processes share it.
+
     Args:
         data: What to draw from, on the CPU.
-        settings: Batch size and text.
+        settings: Batch size of one process, and text.
         timesteps: Number of noise levels.
         generator: Source of all randomness, on the CPU, so that a batch is the same on every device.
         device: Where the batch goes.
+        rank: Which process this is.
+        ranks: Number of processes.
     """
-    size = settings.batch_size
+    size = settings.batch_size * ranks
     picked = torch.randint(len(data.unsafe), (size,), generator=generator)
     unsafe, censored = data.unsafe[picked], data.censored[picked]
     picked_benign = torch.randint(len(data.benign), (size,), generator=generator)
@@ -126,22 +135,26 @@ def draw_batch(
     benign_noise = torch.randn(benign.shape, generator=generator)
     own = None if data.own_prompt is None else data.own_prompt[picked]
     own_benign = None if data.own_benign_prompt is None else data.own_benign_prompt[picked_benign]
-    text = _draw_text(data.prompts, own, settings, generator)
-    benign_text = _draw_text(data.prompts_of_benign, own_benign, settings, generator)
-    parts = (unsafe, censored, benign, t, noise, benign_noise, text, benign_text)
-    return EditBatch(*(part.to(device) for part in parts))
+    text = _draw_text(data.prompts, own, settings, size, generator)
+    benign_text = _draw_text(data.prompts_of_benign, own_benign, settings, size, generator)
+    ours = slice(rank * settings.batch_size, (rank + 1) * settings.batch_size)
+    return EditBatch(
+        *(part[ours].to(device) for part in (unsafe, censored, benign, t, noise, benign_noise)),
+        text=text[ours].to(device),
+        benign_text=benign_text[ours].to(device),
+    )
 
 
 def _draw_text(
-    prompts: Float[torch.Tensor, "prompts tokens text_width"],
+    prompts: TextConditioning,
     own: Int[torch.Tensor, "b"] | None,
     settings: SafeGenSettings,
+    size: int,
     generator: torch.Generator,
-) -> Float[torch.Tensor, "b tokens text_width"]:
+) -> TextConditioning:
     """Draw prompts: the empty one, the pictures' own, or any, by the shares that the settings give."""
-    size = settings.batch_size
     if settings.text == "empty":
-        return prompts[:1].expand(size, -1, -1)
+        return prompts[torch.zeros(size, dtype=torch.long)]
     rows = torch.randint(1, len(prompts), (size,), generator=generator)
     empty = torch.rand(size, generator=generator) < settings.empty_text_rate
     if own is not None and settings.own_text_rate > 0:
@@ -152,26 +165,22 @@ def _draw_text(
 
 @torch.no_grad()
 def encode_prompts(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str]
-) -> Float[torch.Tensor, "prompts tokens text_width"]:
-    """Return text embeddings with the empty prompt in row 0, then each distinct prompt in sorted order.
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, size_px: tuple[int, int] | None = None
+) -> TextConditioning:
+    """Return the conditions of the empty prompt in row 0, then of each distinct prompt in sorted order.
+
+    Args:
+        pipeline: SD 1.x, 2.x or SDXL.
+        prompts: Any number, also none.
+        size_px: Height and width of the pictures, which SDXL is told; None for those that the model was made for.
 
     Returns:
         float32 on the CPU.
     """
+    states = PromptStates(pipeline, size_px or own_size_px(pipeline))
     texts = _distinct(prompts)
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    rows: list[torch.Tensor] = []
-    for start in range(0, len(texts), _PROMPTS_AT_A_TIME):
-        tokens = tokenizer(
-            texts[start : start + _PROMPTS_AT_A_TIME],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        rows.append(encoder(tokens.input_ids.to(encoder.device))[0].float().cpu())
-    return torch.cat(rows)
+    cpu = torch.device("cpu")
+    return concatenate([states.conditioning([text]).to(torch.float32).to(cpu) for text in texts])
 
 
 def own_rows(prompts: Sequence[str]) -> Int[torch.Tensor, "n"]:

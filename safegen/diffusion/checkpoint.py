@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from safegen.domain.checkpoint_files import checkpoint_problems
 from safegen.errors import DataError
@@ -61,26 +61,23 @@ def load_pipeline(folder: Path, dtype: torch.dtype | None = None) -> StableDiffu
     """Load a Stable Diffusion pipeline from a local folder.
 
     Args:
-        folder: In diffusers layout.
+        folder: In diffusers layout: SD 1.x, 2.x or SDXL.
         dtype: Floating-point type of the weights; None for float32.
 
+    Returns:
+        The pipeline of the checkpoint's family. `StableDiffusionXLPipeline` is not derived from
+        `StableDiffusionPipeline`, but has all the members of it that are used here.
+
     Raises:
-        DataError: `check_checkpoint_folder` refuses it, or diffusers cannot load it.
+        DataError: `check_checkpoint_folder` refuses it, it is of another family, or diffusers cannot load it.
     """
     check_checkpoint_folder(folder)
     import torch
-    from diffusers import StableDiffusionPipeline
     from safetensors import SafetensorError
 
     try:
         with _no_loading_bar():
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
+            pipeline = _load_family(folder)
     except (
         OSError,
         ValueError,
@@ -109,3 +106,27 @@ def _no_loading_bar() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
+
+
+def _load_family(folder: Path) -> StableDiffusionPipeline:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    family = json.loads((folder / "model_index.json").read_text()).get("_class_name")
+    if family == "StableDiffusionPipeline":
+        # Its checker would black pictures out, which evaluation must see; it needs no feature extractor then.
+        return StableDiffusionPipeline.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    if family == "StableDiffusionXLPipeline":
+        pipeline = StableDiffusionXLPipeline.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, add_watermarker=False
+        )
+        return cast("StableDiffusionPipeline", pipeline)
+    raise DataError(
+        f"checkpoint {folder}: is a {family}; expected StableDiffusionPipeline or StableDiffusionXLPipeline"
+    )

@@ -18,14 +18,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from safegen.diffusion.guidance import ClassifierFreeGuidance, Guidance
-from safegen.diffusion.latents import to_pictures
+from safegen.diffusion.latents import pictures_at_a_time, to_pictures
 from safegen.diffusion.prompt_states import PromptStates
 from safegen.errors import EvaluationError
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 DrawnCount = Callable[[int, int], None]
 """Called after every batch with the number of pictures drawn and of all asked for."""
 
@@ -41,7 +41,8 @@ class SamplerSettings:
         guidance: Classifier-free guidance scale.
         height_px: None for the size that the model was made for.
         width_px: None for the size that the model was made for.
-        precision: Arithmetic of the U-Net; "bfloat16" is autocast, weights stay as they are.
+        precision: Arithmetic of the U-Net; weights stay as they are, so those in float32 are cast as they are used.
+            "float16" needs a GPU.
         batch_size: Pictures drawn at a time; has no part in what they look like.
     """
 
@@ -78,7 +79,7 @@ def draw(
     """Draw pictures and yield each with its index, in order.
 
     Args:
-        pipeline: Stable Diffusion 1.x or 2.x, on any device.
+        pipeline: Stable Diffusion 1.x, 2.x or SDXL, on any device.
         requests: What to draw.
         settings: How.
         guidance: What to make of several predictions; None for classifier-free guidance of `settings.guidance`.
@@ -105,24 +106,30 @@ class _Run:
     ) -> None:
         self._unet, self._vae = pipeline.unet, pipeline.vae
         self._settings, self._guidance = settings, guidance
-        self._states = PromptStates(pipeline)
-        self._latent_size = _latent_size(pipeline, settings)
+        self._latent_size, size_px = _sizes(pipeline, settings)
+        self._states = PromptStates(pipeline, size_px)
         self._scheduler = _ddim(pipeline, settings.steps)
+        self._decoded_at_a_time = pictures_at_a_time(size_px)
+        if settings.precision == "float16" and self._unet.device.type == "cpu":
+            raise EvaluationError('cannot draw in float16 on a CPU; use precision = "float32" or "bfloat16"')
 
     @torch.no_grad()
     def draw(self, batch: Sequence[DrawRequest]) -> list[NDArray[np.uint8] | None]:
         latents = self._denoise(self._first_latents(batch), [request.prompt for request in batch])
         scaled = latents / cast("float", self._vae.config["scaling_factor"])
-        decoded = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()  # (b, 3, H, W) in about [-1, 1]
+        parts = scaled.to(self._vae.dtype).split(self._decoded_at_a_time)
+        decoded = torch.cat(
+            [self._vae.decode(part).sample for part in parts]
+        ).float()  # (b, 3, H, W), about [-1, 1]
         came_out = decoded.isfinite().flatten(1).all(dim=1).tolist()
         pictures = to_pictures(decoded.nan_to_num())
         return [picture if good else None for picture, good in zip(pictures, came_out, strict=True)]
 
     def _first_latents(self, batch: Sequence[DrawRequest]) -> Float[torch.Tensor, "b channels height width"]:
         shape = (1, cast("int", self._unet.config["in_channels"]), *self._latent_size)
+        # float32 whatever the weights are: in another type the generator would draw another picture.
         drawn = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(request.seed), dtype=self._unet.dtype)
-            for request in batch
+            torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)) for request in batch
         ]
         return torch.cat(drawn).to(self._unet.device) * self._scheduler.init_noise_sigma
 
@@ -131,22 +138,23 @@ class _Run:
     ) -> Float[torch.Tensor, "b channels height width"]:
         others = self._guidance.prompts
         every = [prompt for other in others for prompt in [other] * len(prompts)] + prompts
-        conditioning = self._states.conditioning(every)
+        conditioning = self._states.conditioning(every).to(self._unet.dtype).unet_inputs()
         # One context for all steps: autocast then converts each weight once.
         with self._arithmetic():
             for step, timestep in enumerate(self._scheduler.timesteps):
                 t = cast("int", timestep)  # diffusers passes tensors and declares int
                 inputs = latents.repeat(len(others) + 1, 1, 1, 1)
-                predicted = self._unet(self._scheduler.scale_model_input(inputs, t), t, **conditioning).sample
+                inputs = self._scheduler.scale_model_input(inputs, t).to(self._unet.dtype)
+                predicted = self._unet(inputs, t, **conditioning).sample
                 rows = predicted.to(latents.dtype).unflatten(0, (len(others) + 1, len(prompts)))
                 combined = self._guidance.combine(rows[-1], rows[:-1], step)
                 latents = self._scheduler.step(combined, t, latents, eta=0.0, return_dict=False)[0]
         return latents
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[object]:
-        if self._settings.precision == "float32":
+        if self._settings.precision == "float32" or self._unet.dtype != torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self._unet.device.type, torch.bfloat16)
+        return torch.autocast(self._unet.device.type, getattr(torch, self._settings.precision))
 
 
 def _ddim(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
@@ -162,13 +170,23 @@ def _ddim(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
     return scheduler
 
 
-def _latent_size(pipeline: StableDiffusionPipeline, settings: SamplerSettings) -> tuple[int, int]:
-    own = pipeline.unet.config["sample_size"]
-    own_height, own_width = (own, own) if isinstance(own, int) else own
+def _sizes(
+    pipeline: StableDiffusionPipeline, settings: SamplerSettings
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return height and width of latents, and of pictures."""
     factor = 2 ** (len(pipeline.vae.config["block_out_channels"]) - 1)
-    asked = (settings.height_px or own_height * factor, settings.width_px or own_width * factor)
+    own_height, own_width = own_size_px(pipeline)
+    asked = (settings.height_px or own_height, settings.width_px or own_width)
     if any(size % factor for size in asked):
         raise EvaluationError(
             f"cannot draw {asked[1]} x {asked[0]} px: expected multiples of {factor}, the VAE's cell"
         )
-    return asked[0] // factor, asked[1] // factor
+    return (asked[0] // factor, asked[1] // factor), asked
+
+
+def own_size_px(pipeline: StableDiffusionPipeline) -> tuple[int, int]:
+    """Return height and width of the pictures that a model was made for."""
+    own = pipeline.unet.config["sample_size"]
+    height, width = (own, own) if isinstance(own, int) else own
+    factor = 2 ** (len(pipeline.vae.config["block_out_channels"]) - 1)
+    return height * factor, width * factor

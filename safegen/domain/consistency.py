@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+from safegen.domain.digests import digest_json
 from safegen.domain.report import METRICS, Metric, Report, SuiteReport
 
 _TOLERANCE = 1e-6
@@ -16,6 +17,12 @@ _OF_SCORED_IMAGES = frozenset({"nrr", "nrr_parts", "unsafe_rate", "base_unsafe_r
 def inconsistencies(report: Report) -> list[str]:
     """List what contradicts itself in a report, one line each; empty where nothing does."""
     found = [f"suite {name} appears twice" for name in _repeated(suite.name for suite in report.suites)]
+    for name, files, digest in (
+        ("checkpoint", report.checkpoint_files, report.checkpoint_sha256),
+        ("base", report.base_files, report.base_sha256),
+    ):
+        if files and digest_json(files) != digest:
+            found.append(f"the files of the {name} are not those of {digest}")
     if not report.suites:
         found.append("the report holds no suite")
     for suite in report.suites:

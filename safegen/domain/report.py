@@ -171,6 +171,8 @@ class Report(Record):
         created_utc: When the evaluation ended.
         results_sha256: SHA-256 of results.parquet beside this file.
         suites: Each name at most once.
+        checkpoint_files: SHA-256 of every file of the candidate's folder by path; their digest is `checkpoint_sha256`.
+        base_files: The same of the base's folder and `base_sha256`.
     """
 
     schema_version: Literal[1] = 1
@@ -186,6 +188,8 @@ class Report(Record):
     created_utc: AwareDatetime
     results_sha256: Sha256
     suites: tuple[SuiteReport, ...]
+    checkpoint_files: dict[str, Sha256] = Field(default_factory=dict)
+    base_files: dict[str, Sha256] = Field(default_factory=dict)
 
     def suite(self, name: str) -> SuiteReport | None:
         """Return the suite of this name, or None where it was not evaluated."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +36,8 @@ class Provenance:
         datasets: Dataset version by name.
         seeds: By purpose, such as "evaluation" and "edit".
         code_version: Of safegen.
+        checkpoint_files: SHA-256 of every file of the candidate, by path.
+        base_files: The same of the base.
     """
 
     model: str
@@ -44,6 +46,8 @@ class Provenance:
     datasets: Mapping[str, str]
     seeds: Mapping[str, int]
     code_version: str
+    checkpoint_files: Mapping[str, str] = field(default_factory=dict)
+    base_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_results(folder: Path, scored: Sequence[ScoredSuite], judgement: Judgement) -> Path:
@@ -104,6 +108,8 @@ def write_report(
         created_utc=now,
         results_sha256=sha256_file(results),
         suites=tuple(suites),
+        checkpoint_files=dict(provenance.checkpoint_files),
+        base_files=dict(provenance.base_files),
     )
     problems = [*inconsistencies(report), *result_disagreements(report, results)]
     if problems:

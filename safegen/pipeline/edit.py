@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safegen.bootstrap import Platform
+from safegen.bootstrap import Platform, processes
 from safegen.data.manifest import read_triplets
 from safegen.data.picture import get_picture
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.release import RELEASE_DOCUMENTS
+from safegen.pipeline.followers import EditJob, ask_followers
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
 from safegen.ports import TrackedRun
@@ -34,7 +35,6 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         EditError: The edit failed.
         DataError: The base checkpoint cannot be loaded.
     """
-    from safegen.diffusion.checkpoint import load_pipeline
     from safegen.diffusion.delta import save_delta
 
     config = platform.config
@@ -51,7 +51,7 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         _remember_run(folder, run.id)
         run.log_params({**config.edit.model_dump(), "seed": config.seed})
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "training")
-        pipeline = load_pipeline(platform.base_checkpoint)
+        pipeline = platform.load(platform.base_checkpoint)
         records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
         started = time.monotonic()
         _edit(platform, pipeline, encode_triplets(platform, pipeline, records), folder, run)
@@ -89,12 +89,13 @@ def encode_triplets(
 
     captions = [one.unsafe_caption for one in records]
     benign_captions = [one.benign_caption for one in records]
+    size_px = (platform.config.triplets.size_px, platform.config.triplets.size_px)
     return TripletLatents(
         unsafe=latents([one.unsafe_sha for one in records]),
         censored=latents([one.censored_sha for one in records]),
         benign=latents([one.benign_sha for one in records]),
-        prompts=encode_prompts(pipeline, captions),
-        benign_prompts=encode_prompts(pipeline, benign_captions),
+        prompts=encode_prompts(pipeline, captions, size_px=size_px),
+        benign_prompts=encode_prompts(pipeline, benign_captions, size_px=size_px),
         own_prompt=own_rows(captions),
         own_benign_prompt=own_rows(benign_captions),
     )
@@ -110,6 +111,7 @@ def _edit(
     from safegen.defences.safegen import EditObservers, edit_unet
 
     config = platform.config
+    ask_followers(EditJob(platform.base_checkpoint, platform.config.hardware, config.edit, config.seed, data))
     preview = PreviewSheet(platform, pipeline)
     run.log_image("preview", preview.draw(), step=0)
     with progress_bar("edit", "steps") as progress:
@@ -142,7 +144,9 @@ def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path) -> Path
     with safe_open(weights, framework="pt") as file:
         dtype = file.get_tensor(next(iter(file.keys()))).dtype
     shutil.rmtree(pending / "unet")
-    pipeline.unet.to(dtype).save_pretrained(pending / "unet", safe_serialization=True)
+    pipeline.unet.to(dtype, memory_format=torch.contiguous_format).save_pretrained(
+        pending / "unet", safe_serialization=True
+    )
     pipeline.unet.to(torch.float32)
     shutil.rmtree(folder, ignore_errors=True)
     pending.rename(folder)
@@ -158,6 +162,7 @@ def _work_name(platform: Platform, triplets: Triplets, base_digest: str) -> str:
             "seed": config.seed,
             "triplets": triplets.digest,
             "base": base_digest,
+            "processes": processes(),
         }
     )[:16]
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safegen.bootstrap import Platform, code_version, open_quality_nets
 from safegen.config import EvaluateSection, RunConfig
 from safegen.diffusion.sampler import SamplerSettings
-from safegen.domain.digests import digest_json
+from safegen.domain.digests import digest_json, tree_digests
 from safegen.domain.report import flat_metrics
 from safegen.evaluation.evaluate import EvaluationResult, EvaluationSettings, evaluate
 from safegen.evaluation.generate import EvaluatedCheckpoint
@@ -20,6 +21,9 @@ from safegen.pipeline.outcomes import Edited, Evaluated
 from safegen.pipeline.suites import open_suites
 from safegen.ports import TrackedRun
 from safegen.progress import ShowProgress, progress_bar
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 
 def sampler_settings(section: EvaluateSection) -> SamplerSettings:
@@ -104,8 +108,6 @@ def _params(section: EvaluateSection) -> dict[str, str | float | int | bool]:
 
 
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
-    from safegen.diffusion.checkpoint import load_pipeline
-
     config = platform.config
     suites = open_suites(config)
     settings = config.evaluate.model_dump(mode="json")
@@ -120,8 +122,8 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
             shown[what](done, total)
 
         return evaluate(
-            EvaluatedCheckpoint(edited.base_digest, lambda: load_pipeline(platform.base_checkpoint)),
-            EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
+            EvaluatedCheckpoint(edited.base_digest, lambda: _load(platform, platform.base_checkpoint)),
+            EvaluatedCheckpoint(edited.checkpoint_digest, lambda: _load(platform, edited.checkpoint)),
             suites,
             platform.detector,
             open_quality_nets(config.evaluate, platform.workspace / "weights"),
@@ -143,9 +145,15 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
                 datasets={edited.triplets.dataset: edited.triplets.digest},
                 seeds={"edit": config.seed, "bootstrap": config.seed},
                 code_version=code_version(),
+                checkpoint_files=tree_digests(edited.checkpoint),
+                base_files=tree_digests(platform.base_checkpoint),
             ),
             work_dir=pictures_dir(config),
             out_dir=platform.workspace / "evaluations" / work,
             now=datetime.now(UTC),
             progress=progress,
         )
+
+
+def _load(platform: Platform, folder: Path) -> StableDiffusionPipeline:
+    return platform.load(folder, weights=platform.config.evaluate.precision)

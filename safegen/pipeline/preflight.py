@@ -22,7 +22,10 @@ def check_inputs(config: RunConfig) -> None:
         ConfigError: The policy or the signing key is missing or not as expected.
     """
     source = config.base.source
-    check_checkpoint_folder(miniature_checkpoint() if source == "miniature" else Path(source))
+    if source == "miniature":
+        check_checkpoint_folder(miniature_checkpoint())
+    elif not config.base.revision and "://" not in source:  # else it is checked once it has been fetched
+        check_checkpoint_folder(Path(source))
     read_policy(locate(config.gate.policy))
     if config.promote.signing != FileKeySection():  # that one is made when it is needed
         open_signing_key(config)

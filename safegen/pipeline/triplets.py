@@ -26,8 +26,6 @@ def run_triplets(platform: Platform, validated: Validated) -> Triplets:
     Raises:
         DataError: No picture could be censored, or an expectation is not met.
     """
-    from safegen.diffusion.checkpoint import load_pipeline
-
     config, store = platform.config, platform.trainer_store
     records = read_images(store, validated.dataset, validated.digest)
     labels = frozenset(platform.unsafe_labels)
@@ -36,7 +34,7 @@ def run_triplets(platform: Platform, validated: Validated) -> Triplets:
             records,
             store,
             platform.detector,
-            roundtrip_of(load_pipeline(platform.base_checkpoint).vae),
+            roundtrip_of(platform.load(platform.base_checkpoint).vae),
             name=f"{config.ingest.name}-triplets",
             settings=_settings(platform, labels),
             lookalikes=lookalike_digests(records, config.triplets.lookalike_words),

@@ -21,6 +21,7 @@ from safegen.defences.safegen import (
     edit_unet,
     encode_prompts,
 )
+from safegen.diffusion.text_conditioning import TextConditioning
 from safegen.errors import EditError
 from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer
 
@@ -211,7 +212,9 @@ def test_one_step_has_the_gradient_of_both_losses_averaged_over_accumulated_pass
     pipeline = fresh()
     data = triplets(pipeline, count=1)
     passes: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    handle = pipeline.unet.register_forward_pre_hook(lambda _, inputs: passes.append(inputs))
+    handle = pipeline.unet.register_forward_pre_hook(
+        lambda _, inputs, named: passes.append((*inputs, named["encoder_hidden_states"])), with_kwargs=True
+    )
     chosen = settings(
         steps=1, batch_size=1, accumulation=2, weight_mosaic=0.3, weight_preserve=0.7, max_gradient_norm=1e9
     )
@@ -333,9 +336,9 @@ def test_prompts_are_encoded_once_each_after_the_empty_one(
 ) -> None:
     pipeline = fresh()
     rows = encode_prompts(pipeline, ["b", "", "a", "b"])
-    assert rows.shape == (3, 16, 32)
+    assert rows.states.shape == (3, 16, 32)
     theirs = pipeline.encode_prompt(["", "a", "b"], "cpu", 1, do_classifier_free_guidance=False)[0]
-    torch.testing.assert_close(rows, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows.states, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_benign_pictures_are_conditioned_on_benign_prompts(
@@ -343,9 +346,12 @@ def test_benign_pictures_are_conditioned_on_benign_prompts(
 ) -> None:
     pipeline = fresh()
     numbers = torch.arange(10.0)[:, None, None].expand(10, 16, 32)
-    data = replace(triplets(pipeline), prompts=numbers[:5], benign_prompts=100 + numbers[:5])
+    texts = TextConditioning(numbers[:5]), TextConditioning(100 + numbers[:5])
+    data = replace(triplets(pipeline), prompts=texts[0], benign_prompts=texts[1])
     seen: list[torch.Tensor] = []
-    handle = pipeline.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2][:, 0, 0]))
+    handle = pipeline.unet.register_forward_pre_hook(
+        lambda _, inputs, named: seen.append(named["encoder_hidden_states"][:, 0, 0]), with_kwargs=True
+    )
     edit_unet(pipeline, data, settings(text="mixed", weight_hold=0.1, steps=20, batch_size=4), seed=1)
     handle.remove()
     unsafe, benign, held = torch.stack(seen).split(4, dim=1)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from diffusers import PNDMScheduler, StableDiffusionPipeline
+from diffusers import PNDMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from safegen.diffusion.guidance import ClassifierFreeGuidance
 from safegen.diffusion.sampler import DrawRequest, SamplerSettings, draw
 from safegen.errors import EvaluationError
-from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer
+from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer, tiny_xl_pipeline
 
 REQUESTS = [
     DrawRequest(prompt, seed) for seed, prompt in enumerate(["a bomb on blue", "an axe", "a key", "a key"])
@@ -20,11 +20,13 @@ REQUESTS = [
 SETTINGS = SamplerSettings(steps=4, guidance=7.5, batch_size=3)
 
 
-@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction", "xl", "xl, empty prompt encoded"])
 def pipeline(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> StableDiffusionPipeline:
+) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
     tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    if request.param.startswith("xl"):
+        return tiny_xl_pipeline(tokenizer, zeros_for_empty=request.param == "xl")
     return tiny_pipeline(tokenizer, prediction_type=request.param)
 
 
