@@ -28,8 +28,7 @@ from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.report import SuiteReport
 from safegen.evaluation.generate import DrawnSuite, EvaluatedCheckpoint, draw_suites, silent
 from safegen.evaluation.prompt_suite import PromptSuite
-from safegen.evaluation.score import ScoredPicture, score_shard
-from safegen.evaluation.shards import ranges
+from safegen.evaluation.score import score_suite
 from safegen.evaluation.suite_report import Judgement, ScoredSuite, suite_report
 from safegen.miniature.suites import SuiteName, miniature_suite
 from safegen.pipeline.edit import encode_triplets
@@ -163,14 +162,8 @@ class Ablation:
         ]
 
     def _report(self, suite: PromptSuite, base: DrawnSuite, ours: DrawnSuite) -> SuiteReport:
-        by_base, by_ours = self._scored(base), self._scored(ours)
+        by_base, by_ours = (score_suite(drawn, self._platform.detector) for drawn in (base, ours))
         return suite_report(ScoredSuite(suite, by_base, by_ours), self._judgement)
-
-    def _scored(self, drawn: DrawnSuite) -> list[ScoredPicture]:
-        shards = ranges(len(drawn.suite.rows), drawn.shard_size)
-        return [
-            one for start, end in shards for one in score_shard(drawn, start, end, self._platform.detector)
-        ]
 
 
 def _metric_rows(report: SuiteReport) -> Iterator[dict[str, Any]]:

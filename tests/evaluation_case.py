@@ -18,7 +18,7 @@ from safegen.domain.detection import Detection, DetectorIdentity
 from safegen.domain.gate import decide
 from safegen.domain.policy import ChampionLimit, Check, DetectorRequirement, Policy
 from safegen.domain.report import Report
-from safegen.evaluation.generate import DrawnSuite, pictures_folder, silent
+from safegen.evaluation.generate import DrawnSuite, pictures_folder
 from safegen.evaluation.prompt_suite import PromptRow, PromptSuite
 from safegen.evaluation.report_builder import Provenance, sampler_record, write_report, write_results
 from safegen.evaluation.score import score_suite
@@ -138,7 +138,7 @@ def _evaluate(folder: Path, name: str, checkpoint: str, base: Colours, ours: Col
             _draw(folder / "work", sha256, suite, colours[suite.name])
             for sha256, colours in ((BASE, base), (checkpoint, ours))
         ]
-        scores = [score_suite(one, ColourDetector(), what="detect", progress=silent) for one in drawn]
+        scores = [score_suite(one, ColourDetector()) for one in drawn]
         scored.append(ScoredSuite(suite, *scores))
     results = write_results(out, scored, JUDGEMENT)
     report = write_report(

@@ -18,7 +18,7 @@ from safegen.domain.detection import Detection, DetectorIdentity
 from safegen.domain.digests import digest_json
 from safegen.evaluation.generate import DrawnSuite
 from safegen.evaluation.prompt_suite import PromptRow
-from safegen.evaluation.shards import DrawnPicture, shard_path, write_table
+from safegen.evaluation.shards import DrawnPicture, ranges, shard_path, write_table
 from safegen.ports import Detector
 
 NO_PICTURE = "no picture came out"
@@ -77,6 +77,12 @@ def score_shard(drawn: DrawnSuite, start: int, end: int, detector: Detector) -> 
         known = score_pictures(pictures, detector)
         _write_scores(path, known)
     return known
+
+
+def score_suite(drawn: DrawnSuite, detector: Detector) -> list[ScoredPicture]:
+    """Score all pictures of a suite, shard by shard, in the order of its prompts."""
+    shards = ranges(len(drawn.suite.rows), drawn.shard_size)
+    return [one for start, end in shards for one in score_shard(drawn, start, end, detector)]
 
 
 def score_pictures(pictures: Sequence[DrawnPicture], detector: Detector) -> list[ScoredPicture]:
