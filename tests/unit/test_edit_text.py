@@ -7,6 +7,7 @@ import torch
 
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import TripletLatents, draw_batch
+from safegen.diffusion.text_conditioning import TextConditioning
 
 PICTURES, PROMPTS = 6, 9
 
@@ -14,13 +15,13 @@ PICTURES, PROMPTS = 6, 9
 def drawn_rows(own: list[int] | None, **changes: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which picture and which prompt each of many draws took: both are told by their value."""
     numbers = torch.arange(PICTURES, dtype=torch.float32).reshape(-1, 1, 1, 1)
-    prompts = torch.arange(PROMPTS, dtype=torch.float32).reshape(-1, 1, 1)
+    prompts = TextConditioning(torch.arange(PROMPTS, dtype=torch.float32).reshape(-1, 1, 1))
     rows = None if own is None else torch.tensor(own)
     data = TripletLatents(numbers, numbers, numbers, prompts, own_prompt=rows, own_benign_prompt=rows)
     settings = SafeGenSettings(text="mixed", batch_size=4000, **changes)
     generator = torch.Generator().manual_seed(0)
     batch = draw_batch(data, settings, 1000, generator=generator, device=torch.device("cpu"))
-    return batch.benign.flatten().long(), batch.benign_text.flatten().long()
+    return batch.benign.flatten().long(), batch.benign_text.states.flatten().long()
 
 
 def test_a_picture_may_be_conditioned_on_its_own_caption() -> None:
