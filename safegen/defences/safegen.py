@@ -36,6 +36,7 @@ from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import (
     EditBatch,
     TripletLatents,
+    batch_generator,
     check_triplets,
     draw_batch,
     encode_prompts,
@@ -158,7 +159,7 @@ class _Edit:
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
         for part in range(settings.accumulation):
-            generator = torch.Generator().manual_seed(_seed_of(self.seed, step, part))
+            generator = batch_generator(self.seed, step, part)
             last = part == settings.accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.predict):
                 losses = self._add_gradient(generator)
@@ -297,10 +298,6 @@ def _rate_factor(step: int, settings: SafeGenSettings) -> float:
         return 1.0
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _seed_of(seed: int, step: int, part: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()[:7], "big")
 
 
 def _identity(

@@ -9,7 +9,4 @@ from safegen.miniature.suites import miniature_suite
 
 def open_suites(config: RunConfig) -> list[PromptSuite]:
     """Return the suites that the configuration names, each cut to its number of prompts."""
-    return [
-        miniature_suite(suite.name, n=suite.n, seed=config.seed)
-        for suite in config.evaluate.suites
-    ]
+    return [miniature_suite(suite.name, n=suite.n, seed=config.seed) for suite in config.evaluate.suites]

@@ -36,7 +36,7 @@ PARAMETERS = {
     },
 }
 # Self-attention layers, and their parameters.
-EDITED = {"sd14": (16, 49_574_080), "sd21": (16, 49_574_080), "sdxl": (70, 0)}
+EDITED = {"sd14": (16, 49_574_080), "sd21": (16, 49_574_080), "sdxl": (70, 409_683_200)}
 
 
 @pytest.mark.parametrize("kind", PARAMETERS)
