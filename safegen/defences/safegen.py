@@ -24,14 +24,13 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from safegen.defences.edit_checkpoint import EditState, load_progress, save_progress
-from safegen.defences.ranks import agreed
+from safegen.defences.ranks import agreed, open_accelerator
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import (
     EditBatch,
@@ -49,13 +48,11 @@ from safegen.diffusion.text_conditioning import concatenate
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 __all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts"]
 
 _log = logging.getLogger(__name__)
-_LONGEST_WAIT = timedelta(hours=2)  # of other processes, while the first one draws previews
 
 StepObserver = Callable[[int, Mapping[str, float]], None]
 """Called after every optimiser step with its number (from 1) and its losses, gradient norm and learning rate."""
@@ -131,7 +128,7 @@ class _Edit:
         self.settings, self.seed, self.data = settings, seed, data
         self.schedule = noise_schedule(dict(pipeline.scheduler.config))
         self.unet: UNet2DConditionModel = pipeline.unet
-        self.accelerator = _accelerator(settings.mixed_precision)
+        self.accelerator = open_accelerator(settings.mixed_precision)
         self.ranks = self.accelerator.num_processes
         identity = _identity(pipeline, data, settings, seed, self.ranks)
         if agreed(lambda: identity) != identity:
@@ -263,23 +260,6 @@ class _Edit:
                 f"edit: step {step + 1} has loss {totals['loss']} and gradient norm {totals['gradient_norm']}; "
                 'expected finite values; lower learning_rate or use mixed_precision = "no"'
             )
-
-
-def _accelerator(mixed_precision: str) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-    from accelerate.state import AcceleratorState
-
-    # accelerate keeps the precision for the whole process and refuses another; edits are independent of each other.
-    AcceleratorState._reset_state()  # noqa: SLF001
-    advice = f'edit: mixed_precision = "{mixed_precision}" does not work on this machine'
-    try:
-        waiting = InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[waiting])
-    except ValueError as error:
-        raise EditError(f'{advice} ({error}); use "no" or "bf16"') from error
-    if mixed_precision != "no" and not accelerator.native_amp:  # on a CPU it would silently be float32
-        raise EditError(f'{advice} ({accelerator.device.type}); use "no" or "bf16"')
-    return accelerator
 
 
 def _trainable(unet: UNet2DConditionModel, layers: str) -> dict[str, torch.nn.Parameter]:

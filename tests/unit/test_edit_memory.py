@@ -36,7 +36,11 @@ def kept_in_truth(pictures: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        net(torch.randn(pictures, 4, 8, 8), torch.zeros(pictures, dtype=torch.long), torch.randn(pictures, 77, 32))
+        net(
+            torch.randn(pictures, 4, 8, 8),
+            torch.zeros(pictures, dtype=torch.long),
+            torch.randn(pictures, 77, 32),
+        )
     return sum(kept.values())
 
 
@@ -58,7 +62,9 @@ def test_activations_are_those_that_a_real_pass_keeps() -> None:
 
 def test_checkpointing_keeps_less_and_half_precision_too() -> None:
     plain = edit_memory(unet, latent_size=32)
-    assert edit_memory(unet, latent_size=32, gradient_checkpointing=True).activations < 0.5 * plain.activations
+    assert (
+        edit_memory(unet, latent_size=32, gradient_checkpointing=True).activations < 0.5 * plain.activations
+    )
     half = edit_memory(unet, latent_size=32, autocast=torch.bfloat16)
     assert half.activations < plain.activations
     assert half.weights == plain.weights
