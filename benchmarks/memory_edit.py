@@ -99,7 +99,7 @@ def main() -> None:
         "memory_edit_ckpt",
         Comparison(peaks["checkpointed"], peaks["published"], "MiB", 1),
         compared=f"Peak memory of our step with checkpointing against the published loop's, at {asked.size_px} px, "
-        "float32, both with U-Net and VAE in memory. Ours keeps a running average besides.",
+        "float32, both with U-Net and VAE in memory.",
         bar="<= 1",
     )
 

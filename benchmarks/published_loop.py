@@ -2,8 +2,8 @@
 
 For each triplet: the VAE encodes the unsafe, the censored and the benign picture; the U-Net predicts all three noised
 latents (the prediction for the censored one is then not used); both losses go backward through the attn1 layers, with
-gradient checkpointing. The only liberty is that noise, timesteps and posterior means are given, so that both sides of
-a comparison see the same numbers.
+gradient checkpointing; a running average follows the trained weights. The only liberty is that noise, timesteps and
+posterior means are given, so that both sides of a comparison see the same numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from safegen.diffusion.delta import self_attention_weights
+
+_DECAY = 0.9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class PublishedLoop:
         for weight in self._weights:
             weight.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=0.01)
+        self._average = [weight.detach().clone() for weight in self._weights]
 
     def step(self, parts: Sequence[Step]) -> tuple[float, float]:
         """Do one optimiser step over accumulated passes and return the mean mosaic and preserve loss."""
@@ -61,6 +64,8 @@ class PublishedLoop:
         losses = torch.tensor([self._add_gradient(given, 1 / len(parts)) for given in parts])
         torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
         self._optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._weights, 1 - _DECAY)
         mosaic, preserve = losses.mean(dim=0).tolist()
         return mosaic, preserve
 
