@@ -24,18 +24,18 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from safegen.defences.edit_checkpoint import EditState, load_progress, save_progress
-from safegen.defences.ranks import agreed
+from safegen.defences.ranks import agreed, open_accelerator
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import (
     EditBatch,
     TripletLatents,
+    batch_generator,
     check_triplets,
     draw_batch,
     encode_prompts,
@@ -49,13 +49,11 @@ from safegen.diffusion.text_conditioning import concatenate
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 __all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts", "own_rows"]
 
 _log = logging.getLogger(__name__)
-_LONGEST_WAIT = timedelta(hours=2)  # of other processes, while the first one draws previews
 
 StepObserver = Callable[[int, Mapping[str, float]], None]
 """Called after every optimiser step with its number (from 1) and its losses, gradient norm and learning rate."""
@@ -131,7 +129,7 @@ class _Edit:
         self.settings, self.seed, self.data = settings, seed, data
         self.schedule = noise_schedule(dict(pipeline.scheduler.config))
         self.unet: UNet2DConditionModel = pipeline.unet
-        self.accelerator = _accelerator(settings.mixed_precision)
+        self.accelerator = open_accelerator(settings.mixed_precision)
         self.ranks = self.accelerator.num_processes
         identity = _identity(pipeline, data, settings, seed, self.ranks)
         if agreed(lambda: identity) != identity:
@@ -159,7 +157,7 @@ class _Edit:
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
         for part in range(settings.accumulation):
-            generator = torch.Generator().manual_seed(_seed_of(self.seed, step, part))
+            generator = batch_generator(self.seed, step, part)
             last = part == settings.accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.predict):
                 losses = self._add_gradient(generator)
@@ -265,23 +263,6 @@ class _Edit:
             )
 
 
-def _accelerator(mixed_precision: str) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-    from accelerate.state import AcceleratorState
-
-    # accelerate keeps the precision for the whole process and refuses another; edits are independent of each other.
-    AcceleratorState._reset_state()  # noqa: SLF001
-    advice = f'edit: mixed_precision = "{mixed_precision}" does not work on this machine'
-    try:
-        waiting = InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[waiting])
-    except ValueError as error:
-        raise EditError(f'{advice} ({error}); use "no" or "bf16"') from error
-    if mixed_precision != "no" and not accelerator.native_amp:  # on a CPU it would silently be float32
-        raise EditError(f'{advice} ({accelerator.device.type}); use "no" or "bf16"')
-    return accelerator
-
-
 def _trainable(unet: UNet2DConditionModel, layers: str) -> dict[str, torch.nn.Parameter]:
     prefix = {"all": "", "down": "down_blocks.", "mid": "mid_block.", "up": "up_blocks."}[layers]
     found = self_attention_weights(unet)
@@ -298,10 +279,6 @@ def _rate_factor(step: int, settings: SafeGenSettings) -> float:
         return 1.0
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _seed_of(seed: int, step: int, part: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()[:7], "big")
 
 
 def _identity(

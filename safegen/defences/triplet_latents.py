@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,6 +100,12 @@ def check_triplets(data: TripletLatents, settings: SafeGenSettings) -> None:
         raise EditError(
             'edit: text = "mixed" needs captions in the triplets; add captions or use text = "empty"'
         )
+
+
+def batch_generator(seed: int, step: int, part: int) -> torch.Generator:
+    """Return the source of all randomness of one batch: it follows from the edit's seed and the batch's place alone."""
+    digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def draw_batch(

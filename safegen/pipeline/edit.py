@@ -14,7 +14,7 @@ from safegen.data.picture import get_picture
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.release import RELEASE_DOCUMENTS
-from safegen.pipeline.followers import EditJob, ask_followers
+from safegen.pipeline.followers import EditJob, followed
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
 from safegen.ports import TrackedRun
@@ -111,10 +111,10 @@ def _edit(
     from safegen.defences.safegen import EditObservers, edit_unet
 
     config = platform.config
-    ask_followers(EditJob(platform.base_checkpoint, platform.config.hardware, config.edit, config.seed, data))
+    job = EditJob(platform.base_checkpoint, config.hardware, config.edit, config.seed, data)
     preview = PreviewSheet(platform, pipeline)
     run.log_image("preview", preview.draw(), step=0)
-    with progress_bar("edit", "steps") as progress:
+    with progress_bar("edit", "steps") as progress, followed(job):
 
         def on_step(step: int, values: Mapping[str, float]) -> None:
             run.log_metrics({f"edit/{name}": value for name, value in values.items()}, step)

@@ -48,20 +48,45 @@ class EditJob:
     data: TripletLatents
 
 
-def ask_followers(job: EditJob) -> None:
-    """Send a job to all followers, if there are any; the first process then begins the same edit."""
-    if processes() > 1:
-        _exchange(job)
+@dataclass
+class _Channel:
+    """What jobs are sent over, and whether followers are in the middle of one."""
+
+    group: ProcessGroup
+    busy: bool = False
+
+    def exchange(self, job: EditJob | None) -> EditJob | None:
+        """Return the first process's job in every process."""
+        import torch.distributed as dist
+
+        sent: list[EditJob | None] = [job]
+        dist.broadcast_object_list(sent, src=0, group=self.group)
+        return sent[0]
+
+
+@contextmanager
+def followed(job: EditJob) -> Iterator[None]:
+    """Send a job to all followers, if there are any; the first process does the same edit in the block."""
+    if processes() == 1:
+        yield
+        return
+    channel = _channel()
+    channel.busy = True
+    channel.exchange(job)
+    yield
+    channel.busy = False  # after an error they are left where they are, and the launcher ends them
 
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Let the followers go when the block has ended, whatever became of it."""
-    _channel()
+    """Let the followers go when the block has ended."""
+    channel = _channel()
     try:
         yield
     finally:
-        _exchange(None)
+        if not channel.busy:
+            channel.exchange(None)
+            _part()
 
 
 def follow() -> None:
@@ -73,26 +98,28 @@ def follow() -> None:
     """
     from safegen.defences.safegen import edit_unet
 
-    _channel()
-    while (job := _exchange(None)) is not None:
+    channel = _channel()
+    while (job := channel.exchange(None)) is not None:
         _log.info("following an edit of %s", job.base)
         edit_unet(load_placed(job.base, job.hardware), job.data, job.settings, seed=job.seed)
+    _part()
 
 
 @lru_cache(maxsize=1)
-def _channel() -> ProcessGroup:
-    """Open what jobs are sent over: beside the group that gradients go through, and more patient."""
-    import torch.distributed as dist
-    from accelerate import PartialState
-
-    PartialState()
-    return dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)  # pyright: ignore[reportReturnType]
-
-
-def _exchange(job: EditJob | None) -> EditJob | None:
-    """Return the first process's job in every process."""
+def _channel() -> _Channel:
+    """Open a group beside the one that gradients go through, and more patient."""
     import torch.distributed as dist
 
-    sent: list[EditJob | None] = [job]
-    dist.broadcast_object_list(sent, src=0, group=_channel())
-    return sent[0]
+    from safegen.defences.ranks import open_accelerator
+
+    open_accelerator("no")
+    return _Channel(dist.new_group(backend="gloo", timeout=_LONGEST_WAIT))  # pyright: ignore[reportArgumentType]
+
+
+def _part() -> None:
+    """End all groups together; a process that merely exits may pull the connection from under another."""
+    import torch.distributed as dist
+
+    dist.barrier(group=_channel().group)
+    dist.destroy_process_group()
+    _channel.cache_clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +12,21 @@ import pytest
 from safetensors import safe_open
 
 from safegen.bootstrap import Platform, open_platform
-from safegen.config import RunConfig
+from safegen.config import BaseSection, RunConfig
 from safegen.data.manifest import manifest_key, write_triplets
 from safegen.data.picture import put_picture
 from safegen.diffusion.delta import self_attention_weights
 from safegen.domain.checkpoint_files import checkpoint_problems
+from safegen.domain.consistency import inconsistencies
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digests
 from safegen.domain.gate_files import read_report
+from safegen.errors import ConfigError
 from safegen.pipeline.edit import run_edit
 from safegen.pipeline.evaluate import run_evaluate
 from safegen.pipeline.gate import run_gate
 from safegen.pipeline.outcomes import Triplets
+from safegen.pipeline.previews import PreviewSheet
 from tests.tiny_pipeline import tiny_tokenizer, tiny_xl_pipeline
 from tests.true_architectures import clip_tokenizer, on_meta, parameter_count, save_random
 
@@ -36,7 +41,7 @@ PARAMETERS = {
     },
 }
 # Self-attention layers, and their parameters.
-EDITED = {"sd14": (16, 49_574_080), "sd21": (16, 49_574_080), "sdxl": (70, 0)}
+EDITED = {"sd14": (16, 49_574_080), "sd21": (16, 49_574_080), "sdxl": (70, 409_683_200)}
 
 
 @pytest.mark.parametrize("kind", PARAMETERS)
@@ -113,9 +118,12 @@ def assert_edited_evaluated_and_gated(base: Path, folder: Path, size_px: int) ->
         assert report.base_files == tree_digests(base)
         assert digest_json(report.checkpoint_files) == edited.checkpoint_digest
         assert report.suites[0].n_images == 2
+        other = report.model_copy(update={"base_files": {**report.base_files, "model_index.json": "0" * 64}})
+        assert inconsistencies(report) == []
+        assert inconsistencies(other) == [f"the files of the base are not those of {report.base_sha256}"]
         decided = run_gate(platform, edited, evaluated, None)
         assert not decided.passed  # two pictures a suite prove nothing
-        assert "min" in decided.model_dump_json()
+        assert "the policy asks 100" in decided.model_dump_json()
 
 
 def changed_tensors(base: Path, candidate: Path) -> set[str]:
@@ -131,6 +139,46 @@ def changed_tensors(base: Path, candidate: Path) -> set[str]:
             tensors = ((key, ours.get_tensor(key), theirs.get_tensor(key)) for key in ours.keys())  # noqa: SIM118
             changed |= {key for key, one, other in tensors if not one.equal(other)}
     return changed
+
+
+def test_previews_of_unsafe_suites_are_pixelated_unless_the_run_shows_them(tmp_path: Path) -> None:
+    pipeline = tiny_xl_pipeline(tiny_tokenizer(tmp_path / "words"))
+    hidden, shown = (
+        PreviewSheet(replace(platform, config=config), pipeline).draw()  # type: ignore[arg-type]
+        for platform, config in preview_configs(tmp_path)
+    )
+    unsafe, benign = slice(0, 16), slice(16, 32)
+    assert np.array_equal(hidden[benign], shown[benign])
+    assert not np.array_equal(hidden[unsafe], shown[unsafe])
+    assert len(np.unique(hidden[unsafe, :16].reshape(-1, 3), axis=0)) <= 64
+
+
+def preview_configs(folder: Path) -> Iterator[tuple[Platform, RunConfig]]:
+    plain = run_config(folder / "base", folder / "work", 16)
+    with open_platform(plain) as platform:
+        for how in ("pixelated", "shown"):
+            evaluate = plain.evaluate.model_copy(update={"unsafe_pictures": how})
+            yield platform, plain.model_copy(update={"evaluate": evaluate})
+
+
+def test_a_base_in_the_runs_own_store_is_found_by_its_uri(tmp_path: Path) -> None:
+    tiny_xl_pipeline(tiny_tokenizer(tmp_path / "words")).save_pretrained(tmp_path / "base")
+    plain = run_config(tmp_path / "base", tmp_path / "work", 16)
+    with open_platform(plain) as platform:
+        store = platform.trainer_store
+        for path in (tmp_path / "base").rglob("*"):
+            if path.is_file():
+                store.upload(f"models/xl/{path.relative_to(tmp_path / 'base').as_posix()}", path)
+        found = replace(
+            platform, config=plain.model_copy(update={"base": BaseSection(source=f"{store.uri}/models/xl")})
+        )
+        assert tree_digests(found.base_checkpoint) == tree_digests(tmp_path / "base")
+        assert found.base_checkpoint.is_relative_to(tmp_path / "work")
+        other = replace(
+            platform, config=plain.model_copy(update={"base": BaseSection(source="s3://elsewhere/models")})
+        )
+        with pytest.raises(ConfigError, match="does not lie in this run's store"):
+            _ = other.base_checkpoint
 
 
 def test_a_small_model_in_sdxls_form_is_edited_evaluated_and_gated(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +77,24 @@ def test_bfloat16_draws_nearly_the_same(pipeline: StableDiffusionPipeline) -> No
     exact, rough = pictures(pipeline, SETTINGS), pictures(pipeline, replace(SETTINGS, precision="bfloat16"))
     mean = np.mean([np.abs(a.astype(float) - b).mean() for a, b in zip(exact, rough, strict=True)])
     assert 0 < mean < 4
+
+
+def test_weights_in_half_precision_draw_nearly_the_same_from_the_same_noise(
+    pipeline: StableDiffusionPipeline,
+) -> None:
+    exact, half = pictures(pipeline, SETTINGS), copy.deepcopy(pipeline)
+    for name in ("unet", "text_encoder", "text_encoder_2"):
+        if getattr(half, name, None) is not None:
+            getattr(half, name).to(torch.bfloat16)
+    rough = pictures(half, replace(SETTINGS, precision="bfloat16"))
+    mean = np.mean([np.abs(a.astype(float) - b).mean() for a, b in zip(exact, rough, strict=True)])
+    assert 0 < mean < 4
+    assert half.vae.dtype == torch.float32
+
+
+def test_float16_is_refused_on_a_cpu(pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(EvaluationError, match='float16 on a CPU; use precision = "float32"'):
+        pictures(pipeline, replace(SETTINGS, precision="float16"))
 
 
 def test_the_scheduler_of_the_checkpoint_does_not_matter_its_noise_levels_do(
