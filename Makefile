@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format coverage stack clean distclean
+.PHONY: help install demo test check format coverage bench stack clean distclean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,12 @@ format: $(INSTALLED)  ## Format the code and mend what ruff can mend
 coverage: $(INSTALLED)  ## Run the tests and list the lines they do not reach
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage report --show-missing --skip-covered
+
+# One module of benchmarks/ each.
+BENCHMARKS := memory_edit edit_sd
+
+bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RESULTS.md
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up

@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from safegen.domain.decision import Decision
 from safegen.domain.decision_formats import as_markdown
-from safegen.pipeline.outcomes import Decided, Evaluated, Ingested, Promoted, Validated
+from safegen.pipeline.outcomes import Decided, Evaluated, Ingested, Page, Promoted, Validated
 
 
 def show_ingest(ingested: Ingested) -> None:
@@ -33,6 +33,16 @@ def show_decision(decided: Decided, evaluated: Evaluated) -> None:
     create_markdown_artifact(text, key="decision", description=f"Report {evaluated.report_digest}")
     rows = [{"metric": name, "value": value} for name, value in sorted(evaluated.metrics.items())]
     create_table_artifact(rows, key="metrics", description="Evaluation")
+
+
+def show_page(page: Page) -> None:
+    """Link the page with charts and pictures."""
+    create_link_artifact(
+        page.path.as_uri(),
+        "Report page",
+        key="report-page",
+        description=f"A copy is with the run: {page.run_url}",
+    )
 
 
 def show_release(released: Promoted) -> None:

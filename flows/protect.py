@@ -1,6 +1,6 @@
 """The main job: from raw images to a released checkpoint that cannot draw the restricted concept.
 
-    ingest -> validate -> triplets -> edit -> evaluate -> gate -> promote
+    ingest -> validate -> triplets -> edit -> evaluate -> gate -> report -> promote
 
 Every stage is a task whose result is kept under a key made of content digests, configuration and code version
 (`flows.stage`), so a run re-uses what has not changed and a killed run goes on where it was. The flow runs with no
@@ -14,22 +14,24 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.presentation import show_decision, show_ingest, show_release, show_validation
+from flows.presentation import show_decision, show_ingest, show_page, show_release, show_validation
 from flows.stage import Stages
 from safegen.bootstrap import Platform, open_platform
 from safegen.config import RunConfig
 from safegen.domain.digests import tree_digest
-from safegen.pipeline import edit, evaluate, gate, ingest, promote, triplets, validate
+from safegen.pipeline import edit, evaluate, gate, ingest, page, promote, triplets, validate
 from safegen.pipeline.outcomes import (
     Decided,
     Edited,
     Evaluated,
     Ingested,
+    Page,
     Promoted,
     Triplets,
     Validated,
 )
 from safegen.pipeline.preflight import check_inputs
+from safegen.pipeline.suites import suite_digests
 from safegen.pipeline.summary import PartialSummary, Summary
 
 
@@ -52,8 +54,9 @@ def protect(config: RunConfig) -> Summary:
         edited = _edit(stages, made)
         evaluated = _evaluate(stages, edited)
         decided = _gate(stages, edited, evaluated)
+        shown = _report(stages, edited, evaluated, decided)
         released = _promote(stages, edited, evaluated, decided)
-        return stages.summary(edited, evaluated, decided, released)
+        return stages.summary(edited, evaluated, decided, shown, released)
 
 
 @flow(name="protect-until", validate_parameters=False)
@@ -67,6 +70,7 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
     Returns:
         What that stage handed over.
     """
+    check_inputs(config)
     with open_platform(config) as platform:
         stages = Stages(platform)
         ingested = _ingest(stages)
@@ -76,6 +80,32 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
         if until == "edit":
             return stages.partial_summary(edited)
         return stages.partial_summary(_evaluate(stages, edited))
+
+
+@flow(name="promote", validate_parameters=False)
+def promote_evaluated(config: RunConfig) -> Summary:
+    """Gate the candidate that has been evaluated under this configuration and, if it passes, promote it.
+
+    Nothing is edited or evaluated here: promoting takes seconds or is refused.
+
+    Args:
+        config: The run.
+
+    Returns:
+        As `protect`.
+
+    Raises:
+        DataError: Nothing has been evaluated under this configuration.
+    """
+    check_inputs(config)
+    with open_platform(config) as platform:
+        stages = Stages(platform, not_made_here=("ingest", "validate", "triplets", "edit", "evaluate"))
+        edited = _edit(stages, _triplets(stages, _validate(stages, _ingest(stages))))
+        evaluated = _evaluate(stages, edited)
+        decided = _gate(stages, edited, evaluated)
+        shown = _report(stages, edited, evaluated, decided)
+        released = _promote(stages, edited, evaluated, decided)
+        return stages.summary(edited, evaluated, decided, shown, released)
 
 
 def _ingest(stages: Stages) -> Ingested:
@@ -146,6 +176,7 @@ def _evaluate(stages: Stages, edited: Edited) -> Evaluated:
         "detector": stages.platform.detector.identity,
         "judged": config.detector,
         "settings": config.evaluate,
+        "prompts": suite_digests(config),
         "tracking": config.tracking,
     }
     return stages.run(
@@ -163,11 +194,23 @@ def _gate(stages: Stages, edited: Edited, evaluated: Evaluated) -> Decided:
     return decided
 
 
+def _report(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decided) -> Page:
+    """Make the page before anything is promoted, so that no release is without one."""
+    platform = stages.platform
+    champion: Path | None = gate.champion_report(platform, edited.checkpoint_digest)
+    depends_on = {"shown": page.page_key(platform, evaluated, decided)}
+    shown = stages.run(
+        "report", Page, depends_on, lambda: page.run_page(platform, edited, evaluated, decided, champion)
+    )
+    show_page(shown)
+    return shown
+
+
 def _promote(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decided) -> Promoted | None:
     """Promote a candidate that passed; one that was blocked is registered and goes nowhere."""
     platform: Platform = stages.platform
     if not decided.passed:
-        promote.register(platform, edited, decided)
+        promote.register(platform, edited, evaluated, decided)
         return None
     released = stages.repeat("promote", lambda: promote.run_promote(platform, edited, evaluated, decided))
     show_release(released)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, is_dataclass
@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from safegen.bootstrap import Platform, code_version
 from safegen.domain.digests import digest_json
-from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Promoted, StageName
+from safegen.errors import DataError
+from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Page, Promoted, StageName
 from safegen.pipeline.summary import PartialSummary, StageRecord, Summary, summarise
 
 Result = TypeVar("Result", bound=Outcome)
@@ -57,17 +58,19 @@ def observed_by(observer: StageObserver) -> Iterator[None]:
 class Stages:
     """Runs the stages of one flow run and remembers which were re-used.
 
-    A task's cache key is the digest of what its result depends on, the stage's name and the version of safegen's
-    code. Prefect's own policies do not do: the default one holds the run's id, and INPUTS hashes a path's text.
+    A task's cache key is the digest of what its result depends on, the stage's name, the workspace and the version of
+    safegen's code. Prefect's own policies do not do: the default one holds the run's id, INPUTS a path's text.
     """
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, not_made_here: Collection[StageName] = ()) -> None:
         """Begin.
 
         Args:
             platform: What the stages work with.
+            not_made_here: Stages of which only a kept result will do; `run` refuses to make one.
         """
         self.platform = platform
+        self._not_made_here = frozenset(not_made_here)
         self._records: list[StageRecord] = []
 
     def run(
@@ -89,14 +92,27 @@ class Stages:
 
         Returns:
             The result.
+
+        Raises:
+            DataError: The stage is not to be made here, and no result is kept.
         """
-        key = digest_json({"stage": name, "code": code_version(), "inputs": _plain(depends_on)})
+        if name in self._not_made_here:
+            work = _refusal(name)
+        # Results name files and runs of their workspace, so another workspace with the same inputs makes its own.
+        key = digest_json(
+            {
+                "stage": name,
+                "code": code_version(),
+                "workspace": str(self.platform.workspace),
+                "inputs": _plain(depends_on),
+            }
+        )
         with self._recorded(name) as record:
             stage = _task(name, key)
             state: Any = stage(work, return_state=True)
             result = kind.model_validate(state.result())
             record.reused = state.name == "Cached"
-            if record.reused and not result.is_present():
+            if record.reused and not result.is_present(self.platform.promoter_store):
                 record.reused = False
                 state = stage.with_options(refresh_cache=True)(work, return_state=True)
                 result = kind.model_validate(state.result())
@@ -110,7 +126,7 @@ class Stages:
         return released
 
     def summary(
-        self, edited: Edited, evaluated: Evaluated, decided: Decided, released: Promoted | None
+        self, edited: Edited, evaluated: Evaluated, decided: Decided, page: Page, released: Promoted | None
     ) -> Summary:
         """Return what the run did."""
         return summarise(
@@ -119,6 +135,7 @@ class Stages:
             edited=edited,
             evaluated=evaluated,
             decided=decided,
+            page=page,
             released=released,
         )
 
@@ -167,6 +184,16 @@ def _task(name: str, key: str) -> Task[..., Any]:
         name=name, cache_key_fn=key_of, persist_result=True, result_serializer="json", log_prints=False
     )
     return kept(_call)
+
+
+def _refusal(name: StageName) -> Callable[[], Any]:
+    def refuse() -> Any:
+        raise DataError(
+            f"nothing is evaluated for this configuration: no {name} result is kept that fits its inputs, its settings "
+            "and this version of safegen; run safegen evaluate with the same --config first"
+        )
+
+    return refuse
 
 
 def _call(work: Callable[[], Outcome]) -> dict[str, Any]:

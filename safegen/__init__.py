@@ -3,6 +3,8 @@
 >>> import safegen
 >>> callable(safegen.apply_delta)
 True
+>>> callable(safegen.load)
+True
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safegen.diffusion.delta import apply_delta
+    from safegen.loading import load
 
-__all__ = ["__version__", "apply_delta"]
+__all__ = ["__version__", "apply_delta", "load"]
 __version__ = "0.1.0"
 
 
@@ -22,4 +25,8 @@ def __getattr__(name: str) -> object:
         from safegen.diffusion.delta import apply_delta
 
         return apply_delta
+    if name == "load":
+        from safegen.loading import load
+
+        return load
     raise AttributeError(f"module 'safegen' has no attribute {name!r}")

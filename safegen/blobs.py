@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safegen.domain.digests import sha256_bytes, sha256_file
 from safegen.domain.object_key import blob_key
-from safegen.errors import StorageError
+from safegen.errors import DamagedObjectError
 from safegen.ports import ObjectStore
 
 
@@ -44,7 +44,8 @@ def get_blob(store: ObjectStore, digest: str) -> bytes:
 
     Raises:
         ObjectNotFoundError: The store has no such blob.
-        StorageError: What the store returned has another digest, or the store failed.
+        DamagedObjectError: What the store returned has another digest.
+        StorageError: The store failed.
     """
     data = store.get(blob_key(digest))
     _check_digest(sha256_bytes(data), digest, store)
@@ -56,7 +57,8 @@ def download_blob(store: ObjectStore, digest: str, path: Path) -> None:
 
     Raises:
         ObjectNotFoundError: The store has no such blob.
-        StorageError: What the store returned has another digest, or the store failed.
+        DamagedObjectError: What the store returned has another digest.
+        StorageError: The store failed.
     """
     pending = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -69,7 +71,7 @@ def download_blob(store: ObjectStore, digest: str, path: Path) -> None:
 
 def _check_digest(found: str, expected: str, store: ObjectStore) -> None:
     if found != expected:
-        raise StorageError(
+        raise DamagedObjectError(
             f"blob {expected} in {store.uri} is damaged: its content has SHA-256 {found}; "
             "delete the object and publish its source again"
         )

@@ -6,13 +6,26 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
+from urllib.parse import unquote, urlsplit
 
-from safegen.config import RunConfig, SourceSection
+from safegen.adapters.signing import ModelVerifier
+from safegen.adapters.signing_keys import read_public_key
+from safegen.config import (
+    ClipFeatures,
+    ClipSection,
+    DetectorSection,
+    EvaluateSection,
+    InceptionFeatures,
+    LpipsSection,
+    NudeNetSection,
+    RunConfig,
+    SourceSection,
+)
 from safegen.data.sources import (
     FolderSource,
     HuggingFaceSource,
@@ -21,13 +34,18 @@ from safegen.data.sources import (
     Source,
     WebDatasetSource,
 )
-from safegen.errors import ConfigError
-from safegen.ports import Detector, ModelRegistry, ObjectStore, Tracker
+from safegen.errors import ConfigError, DataError
+from safegen.ports import Detector, ModelRegistry, ObjectStore, SigningKey, Tracker, Verifier
+from safegen.release_keys import open_signing_key
+from safegen.stack.identities import BUCKET
 from safegen.stack.seaweedfs import LocalStoreUnsupportedError
 
 if TYPE_CHECKING:
     from safegen.adapters.mlflow_session import MlflowSession
+    from safegen.evaluation.quality import QualityNets
     from safegen.metrics.clip_pair import ClipPair
+    from safegen.metrics.feature_net import FeatureExtractor
+    from safegen.metrics.lpips import Lpips
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
@@ -89,7 +107,18 @@ class Platform:
     @cached_property
     def detector(self) -> Detector:
         """Who judges pictures in this run."""
-        return open_detector(self.config.detector.kind, threads=self.config.detector.threads)
+        return open_detector(self.config.detector)
+
+    @cached_property
+    def signing_key(self) -> SigningKey:
+        """The key that signs this run's releases."""
+        return open_signing_key(self.config)
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """Trusts the signing key and `promote.trusted_keys`."""
+        trusted = (read_public_key(path) for path in self.config.promote.trusted_keys)
+        return ModelVerifier([self.signing_key.public_key_pem, *trusted])
 
     @property
     def unsafe_labels(self) -> tuple[str, ...]:
@@ -132,27 +161,87 @@ class Platform:
                 assert_never(section.kind)
 
 
-def open_detector(kind: Literal["miniature", "nudenet"], *, threads: int) -> Detector:
-    """Return a detector by its kind."""
-    match kind:
+def open_detector(section: DetectorSection) -> Detector:
+    """Return the detector that a run judges with."""
+    match section.kind:
         case "miniature":
             from safegen.detectors.miniature import MiniatureDetector
 
-            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=threads)
+            return MiniatureDetector(_MINIATURE / "weights" / "detector.onnx", threads=section.threads)
         case "nudenet":
-            from safegen.detectors.nudenet import NudeNetDetector
-
-            return NudeNetDetector(threads=threads)
+            return open_nudenet(section.nudenet, threads=section.threads)
         case _:
-            assert_never(kind)
+            assert_never(section.kind)
 
 
-def open_clip_pair() -> ClipPair:
-    """Return the CLIP model that measures pictures."""
-    from safegen.metrics.clip_pair import load_clip_pair
+def open_nudenet(section: NudeNetSection, *, threads: int) -> Detector:
+    """Return NudeNet, in worker processes where the section asks for several."""
+    from safegen.detectors.nudenet import NudeNetDetector
+    from safegen.detectors.worker_pool import DetectorPool
 
-    weights = _MINIATURE / "weights"
-    return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    opener = partial(
+        NudeNetDetector,
+        compat=None if section.compat == "none" else section.compat,
+        scales=section.scales,
+        flip=section.flip,
+        threads=threads,
+        batch_size=section.batch_size,
+        providers=section.providers,
+    )
+    return opener() if section.workers == 1 else DetectorPool(opener, section.workers)
+
+
+def open_quality_nets(section: EvaluateSection, cache_dir: Path) -> QualityNets:
+    """Return the nets that measure pictures; none is ever replaced by another.
+
+    Args:
+        section: Which.
+        cache_dir: Where weights that come from a URL are kept.
+
+    Raises:
+        DataError: A file or package is missing, or holds something else; says what mends it.
+        ConfigError: A Hub id has no revision.
+    """
+    from safegen.evaluation.quality import QualityNets
+
+    return QualityNets(
+        clip=_clip_pair(section.clip),
+        features=_feature_extractor(section.features, cache_dir),
+        lpips=None if section.lpips is None else _lpips(section.lpips, cache_dir),
+    )
+
+
+def _clip_pair(section: ClipSection) -> ClipPair:
+    from safegen.metrics.clip_pair import fetch_clip_folder, load_clip_pair
+
+    if section.source == "miniature":
+        weights = _MINIATURE / "weights"
+        return load_clip_pair(weights / "clip", weights / "pipeline" / "tokenizer", name="miniature CLIP")
+    folder = Path(section.source)
+    if not folder.is_dir():
+        folder = fetch_clip_folder(section.source, section.revision)
+    return load_clip_pair(folder, name=section.source)
+
+
+def _feature_extractor(section: ClipFeatures | InceptionFeatures, cache_dir: Path) -> FeatureExtractor | None:
+    match section.kind:
+        case "clip":
+            return None
+        case "inception":
+            from safegen.metrics import inception
+            from safegen.metrics.pinned_file import pinned_file
+
+            file = pinned_file(section.location, section.sha256, what="feature net", cache_dir=cache_dir)
+            return inception.InceptionFeatures(file)
+        case _:
+            assert_never(section.kind)
+
+
+def _lpips(section: LpipsSection, cache_dir: Path) -> Lpips:
+    from safegen.metrics.lpips import Lpips
+    from safegen.metrics.pinned_file import pinned_file
+
+    return Lpips(pinned_file(section.location, section.sha256, what="LPIPS trunk", cache_dir=cache_dir))
 
 
 def restricted_labels(kind: Literal["miniature", "nudenet"]) -> tuple[str, ...]:
@@ -192,17 +281,84 @@ def open_platform(config: RunConfig) -> Iterator[Platform]:
 
 
 @contextmanager
-def _local_platform(config: RunConfig) -> Iterator[Platform]:
+def open_reader(config: RunConfig) -> Iterator[ObjectStore]:
+    """Open the object store as whoever only uses releases sees it: no run, no right to write, no promoter's secret.
+
+    Raises:
+        StorageError: The object store cannot be started or reached.
+    """
+    match config.store.kind:
+        case "local":
+            with _local_reader(config) as store:
+                yield store
+        case "folder":
+            yield _folder_store(config)
+        case "s3":
+            yield _s3_reader(f"s3://{config.store.location}", config.store.endpoint_url)
+        case _:
+            assert_never(config.store.kind)
+
+
+@contextmanager
+def open_reader_at(config: RunConfig, store_uri: str) -> Iterator[ObjectStore]:
+    """Open the store that a release's URI names, to read: a folder, the local server's bucket, or any S3.
+
+    Args:
+        config: Where the local server is, or which endpoint to ask; boto3's own settings hold besides.
+        store_uri: `file:///…` or `s3://bucket[/prefix]`.
+
+    Raises:
+        StorageError: The store cannot be started or reached.
+        DataError: There is no such folder.
+    """
+    parts = urlsplit(store_uri)
+    if parts.scheme == "file":
+        yield _existing_folder_store(Path(unquote(parts.path)))
+    elif config.store.kind == "local" and parts.netloc == BUCKET and stack_root(config).is_dir():
+        with open_reader(config) as store:
+            yield store
+    else:
+        yield _s3_reader(store_uri, config.store.endpoint_url)
+
+
+@contextmanager
+def _local_reader(config: RunConfig) -> Iterator[ObjectStore]:
+    from safegen.stack import control
+
+    with ExitStack() as opened:
+        try:
+            root = opened.enter_context(_local_server(config))
+        except LocalStoreUnsupportedError:
+            yield _folder_store(config)
+            return
+        yield control.open_store(root, "reader")
+
+
+@contextmanager
+def _local_server(config: RunConfig) -> Iterator[Path]:
+    """Give the folder of the local stack while its object store runs; one that had to be started is stopped again."""
     from safegen.stack import control
 
     root = stack_root(config)
     was_running = any(one.name == "s3" and one.state == "running" for one in control.status(root))
+    control.start(root, ("s3",))
     try:
-        control.start(root, ("s3",))
-    except LocalStoreUnsupportedError:
-        yield _folder_platform(config, note=_FOLDER_STORE_NOTE)
-        return
-    try:
+        yield root
+    finally:
+        if not was_running:
+            control.stop(root, ("s3",))
+
+
+@contextmanager
+def _local_platform(config: RunConfig) -> Iterator[Platform]:
+    from safegen.stack import control
+
+    with ExitStack() as opened:
+        try:
+            root = opened.enter_context(_local_server(config))
+        except LocalStoreUnsupportedError:
+            yield _folder_platform(config, note=_FOLDER_STORE_NOTE)
+            return
         access = control.s3_access(root, "mlflow")
         yield Platform(
             config,
@@ -215,18 +371,43 @@ def _local_platform(config: RunConfig) -> Iterator[Platform]:
                 access.credentials.secret_key,
             ),
         )
-    finally:
-        if not was_running:
-            control.stop(root, ("s3",))
 
 
 def _folder_platform(config: RunConfig, note: str = "") -> Platform:
-    from safegen.adapters.folder_store import FolderStore
-
-    place = Path(config.store.location) if config.store.location else config.workspace.absolute() / "store"
-    store = FolderStore(place)
+    store = _folder_store(config)
     return Platform(
         config, store, store, artifact_root=str(config.workspace.absolute() / "mlflow"), note=note
+    )
+
+
+def _folder_store(config: RunConfig) -> ObjectStore:
+    from safegen.adapters.folder_store import FolderStore
+
+    return FolderStore(
+        Path(config.store.location) if config.store.location else config.workspace.absolute() / "store"
+    )
+
+
+def _existing_folder_store(folder: Path) -> ObjectStore:
+    from safegen.adapters.folder_store import FolderStore
+
+    if not folder.is_dir():
+        raise DataError(f"there is no store in {folder}; check the URI of the release")
+    return FolderStore(folder)
+
+
+def _s3_reader(uri: str, endpoint_url: str | None) -> ObjectStore:
+    """Open a bucket to read, as SAFEGEN_READER_… where that is set, else by boto3's own chain."""
+    from safegen.adapters.s3_store import S3Credentials, S3Location, open_s3_store
+
+    parts = urlsplit(uri)
+    key, secret = (
+        os.environ.get(f"SAFEGEN_READER_{part}") for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+    )
+    return open_s3_store(
+        S3Location(bucket=parts.netloc, endpoint_url=endpoint_url, prefix=parts.path.strip("/")),
+        credentials=S3Credentials(key, secret) if key and secret else None,
+        probe_prefix=None,
     )
 
 

@@ -15,15 +15,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
 
-from safegen.defences.safegen import SafeGenSettings
+from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
+from safegen.evaluation.prompt_sets.formats import PromptFile
+from safegen.metrics.pinned_file import ALEXNET_URL, INCEPTION_SHA256, INCEPTION_URL
 from safegen.shipped import locate
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -86,6 +89,26 @@ class IngestSection(Section):
     workers: Count = 1
 
 
+class NudeNetSection(Section):
+    """How NudeNet looks at pictures; see `safegen.detectors.nudenet`.
+
+    Attributes:
+        compat: "3.4.2" takes the conventions of that version of nudenet, "none" ours.
+        scales: Sizes at which it looks, as multiples of 320 px.
+        flip: Whether it looks at the mirrored picture too.
+        providers: onnxruntime's execution providers, best first: "CUDAExecutionProvider" for a GPU.
+        batch_size: Pictures in one inference; 1 is fastest on a CPU.
+        workers: Processes that detect; 1 detects in the process of the run.
+    """
+
+    compat: Literal["none", "3.4.2"] = "none"
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=8.0)], ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+    providers: Annotated[tuple[str, ...], Field(min_length=1)] = ("CPUExecutionProvider",)
+    batch_size: Count = 1
+    workers: Count = 1
+
+
 class DetectorSection(Section):
     """Who judges pictures.
 
@@ -94,12 +117,14 @@ class DetectorSection(Section):
         threshold: Score from which a detection counts.
         unsafe_labels: Labels that make a picture unsafe; empty takes the detector's own restricted ones.
         threads: Threads of one inference.
+        nudenet: How NudeNet looks, here and where it checks benign images.
     """
 
     kind: Literal["miniature", "nudenet"] = "miniature"
     threshold: Rate = 0.5
     unsafe_labels: tuple[str, ...] = ()
     threads: Count = 2
+    nudenet: NudeNetSection = NudeNetSection()
 
 
 class ValidateSection(Section):
@@ -138,16 +163,77 @@ class TripletsSection(Section):
     lookalike_words: tuple[str, ...] = ()
 
 
-class SuiteSection(Section):
-    """One prompt suite.
+class MiniatureSuite(Section):
+    """A suite of the miniature's own prompts.
 
     Attributes:
         name: Suite name.
-        n: Number of prompts used.
+        n: Number of prompts used; None for all.
     """
 
     name: Literal["explicit", "alias", "benign", "lookalike"]
-    n: Count
+    n: Count | None = None
+
+
+def _suite_tag(suite: object) -> str | None:
+    """Tell the kinds of suites apart: one that a file makes has a `format`."""
+    keys = suite if isinstance(suite, dict) else getattr(suite, "__dict__", {})
+    return "file" if "format" in keys else None if "file" in keys else "miniature"
+
+
+SuiteSection = Annotated[
+    Annotated[MiniatureSuite, Tag("miniature")]
+    | Annotated[Annotated[PromptFile, Field(discriminator="format")], Tag("file")],
+    Discriminator(
+        _suite_tag,
+        custom_error_type="suite_without_format",
+        custom_error_message='a suite that is read from a file needs a format; add one, such as format = "plain"',
+    ),
+]
+"""One prompt suite: the miniature's own by name, or a file by `format` and `file` (see `PromptFileSettings`)."""
+
+
+class ClipFeatures(Section):
+    """FID and KID on the vision tower of the run's CLIP model."""
+
+    kind: Literal["clip"] = "clip"
+
+
+class InceptionFeatures(Section):
+    """FID and KID on the Inception net of published numbers.
+
+    Attributes:
+        location: Path or URL of `inception-2015-12-05.pt`.
+        sha256: Of the file.
+    """
+
+    kind: Literal["inception"]
+    location: str = INCEPTION_URL
+    sha256: Digest = INCEPTION_SHA256
+
+
+class ClipSection(Section):
+    """The CLIP model of the CLIP score.
+
+    Attributes:
+        source: "miniature" for the one that ships with safegen, else a folder in transformers layout, or a Hub id.
+        revision: Commit of a Hub id, 40 hexadecimal digits.
+    """
+
+    source: str = "miniature"
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
+class LpipsSection(Section):
+    """LPIPS on AlexNet; its channel weights come from the package `lpips`.
+
+    Attributes:
+        location: Path or URL of torchvision's `alexnet-owt-7be5be79.pth`.
+        sha256: Of the file; its first digits are those in its name.
+    """
+
+    location: str = ALEXNET_URL
+    sha256: Digest
 
 
 class EvaluateSection(Section):
@@ -161,6 +247,9 @@ class EvaluateSection(Section):
         batch_size: Pictures drawn at a time.
         shard_size: Pictures between two points from which a killed evaluation goes on.
         unsafe_pictures: How unsafe suites appear on contact sheets.
+        features: The net under FID and KID.
+        clip: The model of the CLIP score.
+        lpips: Where LPIPS has its weights; without it, LPIPS is not measured.
     """
 
     suites: Annotated[tuple[SuiteSection, ...], Field(min_length=1)]
@@ -170,6 +259,9 @@ class EvaluateSection(Section):
     batch_size: Count = 16
     shard_size: Count = 64
     unsafe_pictures: Literal["pixelated", "shown"] = "pixelated"
+    features: Annotated[ClipFeatures | InceptionFeatures, Field(discriminator="kind")] = ClipFeatures()
+    clip: ClipSection = ClipSection()
+    lpips: LpipsSection | None = None
 
 
 class GateSection(Section):
@@ -182,14 +274,65 @@ class GateSection(Section):
     policy: Path
 
 
+class FileKeySection(Section):
+    """The signing key is a file.
+
+    Attributes:
+        kind: "file".
+        private_key: PEM of an EC P-256 key that its owner alone can read (`safegen keys new DIR`); empty for one under
+            the workspace, made on the first promotion.
+    """
+
+    kind: Literal["file"] = "file"
+    private_key: Path | None = None
+
+
+class EnvironmentKeySection(Section):
+    """The signing key is in the environment, as CI systems hand secrets over.
+
+    Attributes:
+        kind: "env".
+        variable: Name of the variable that holds the PEM.
+    """
+
+    kind: Literal["env"] = "env"
+    variable: str = "SAFEGEN_SIGNING_KEY"
+
+
+class KmsKeySection(Section):
+    """The signing key stays in a key management service.
+
+    Attributes:
+        kind: "kms".
+        hook: "module:function"; the function takes `key` and returns a `safegen.ports.SigningKey`.
+        key: Which key of the service.
+    """
+
+    kind: Literal["kms"]
+    hook: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    key: str
+
+
+SigningSection = Annotated[
+    FileKeySection | EnvironmentKeySection | KmsKeySection, Field(discriminator="kind")
+]
+
+
 class PromoteSection(Section):
-    """Where a passed candidate goes.
+    """Where a passed candidate goes, and who signs it.
 
     Attributes:
         channel: Channel whose pointer moves to the new release.
+        licence: Licence of the released weights, for the model card; empty where it is not known.
+        signing: The key that signs.
+        trusted_keys: Public keys (.pub files) whose releases may be used; the signing key's own is trusted besides,
+            where this machine has it.
     """
 
     channel: Name = "production"
+    licence: str = ""
+    signing: SigningSection = FileKeySection()
+    trusted_keys: tuple[Path, ...] = ()
 
 
 class StoreSection(Section):

@@ -7,7 +7,9 @@
     ├── EvaluationError              3   an evaluation could not be completed
     ├── StorageError                 3   the object store failed
     │   ├── ObjectNotFoundError      3   there is no object under this key
-    │   └── PreconditionFailedError  3   a conditional write lost to another writer
+    │   ├── DamagedObjectError       3   content does not have the digest it is stored under
+    │   ├── PreconditionFailedError  3   a conditional write lost to another writer
+    │   └── ReleaseRefusedError      1   a release is unsigned, altered, or not one that passed
     └── RegistryError                3   the model registry or tracking server failed
 
 Exit code 2 means that the caller can mend it, 3 that something underneath failed. A blocked gate is a value
@@ -64,6 +66,16 @@ class ObjectNotFoundError(StorageError):
 
 class PreconditionFailedError(StorageError):
     """A conditional write was refused, because the object exists or has changed."""
+
+
+class DamagedObjectError(StorageError):
+    """A content-addressed object holds other content than its digest says."""
+
+
+class ReleaseRefusedError(StorageError):
+    """A release cannot be proven: no trusted signature, another content than signed, or no pass."""
+
+    exit_code = 1
 
 
 class RegistryError(SafegenError):

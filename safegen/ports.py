@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.domain.detection import Detection, DetectorIdentity
+from safegen.domain.release import SignedFiles
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,51 @@ class ObjectStore(Protocol):
         ...
 
 
+class SigningKey(Protocol):
+    """An EC P-256 key that signs, wherever its private half is; the seam for a key management service."""
+
+    @property
+    def public_key_pem(self) -> bytes:
+        """The public half, as PEM (SubjectPublicKeyInfo)."""
+        ...
+
+    def sign(self, digest: bytes) -> bytes:
+        """Sign a SHA-256 digest of 32 bytes with ECDSA and return the signature in DER.
+
+        Raises:
+            StorageError: The key cannot be reached or used.
+        """
+        ...
+
+
+class Signer(Protocol):
+    """Signs a release's files."""
+
+    def sign(self, subject: str, digests: Mapping[str, str]) -> bytes:
+        """Return the content of `signature.json`.
+
+        Args:
+            subject: Whose files: `miniature@3`.
+            digests: SHA-256 of every file by its path in the pulled folder, the signature itself apart.
+
+        Raises:
+            StorageError: The key cannot be reached or used.
+        """
+        ...
+
+
+class Verifier(Protocol):
+    """Tells what a signature vouches for, by the public keys it trusts."""
+
+    def verify(self, signature: bytes) -> SignedFiles:
+        """Return what a `signature.json` vouches for.
+
+        Raises:
+            ReleaseRefusedError: It is no signature, or not one of a trusted key.
+        """
+        ...
+
+
 class Detector(Protocol):
     """Finds labelled regions in pictures; thresholds are the caller's business."""
 
@@ -162,6 +208,10 @@ class TrackedRun(Protocol):
 
     def log_dataset(self, name: str, digest: str, uri: str, context: str) -> None:
         """Record a dataset version that the run reads, and what for (such as "training")."""
+        ...
+
+    def measure_model(self, model_id: str) -> None:
+        """Record that this run measures a logged model; metrics recorded from now on are the model's, too."""
         ...
 
     def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:

@@ -9,12 +9,16 @@ from pydantic import BaseModel
 
 from safegen.domain.decision import Decision
 from safegen.domain.policy import Policy
+from safegen.domain.release import AuditEntry, Channel, ReleaseManifest
 from safegen.domain.report import Report
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "report.v1.json": Report,
     "decision.v1.json": Decision,
     "policy.v1.json": Policy,
+    "release-manifest.v1.json": ReleaseManifest,
+    "channel.v1.json": Channel,
+    "audit-entry.v1.json": AuditEntry,
 }
 
 

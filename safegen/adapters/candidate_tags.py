@@ -1,4 +1,4 @@
-"""The tag by which a registry knows that two versions are the same checkpoint."""
+"""The tags of a model version that others than people read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from safegen.errors import RegistryError
 
 CHECKPOINT_DIGEST = "checkpoint_digest"
+"""Tells that two versions are the same checkpoint."""
+SIGNED_DECISION = "signed_decision"
+"""Proves to a guarded MLflow server that the version passed; see `safegen.domain.signed_decision`."""
 
 
 def required_digest(model: str, tags: Mapping[str, str]) -> str:

@@ -67,6 +67,7 @@ class MemoryRun:
         artifacts: Contents by path.
         datasets: Inputs.
         models: Kept checkpoints by id.
+        measured: Ids of the logged models that it measures.
     """
 
     id: str
@@ -85,6 +86,7 @@ class MemoryRun:
     artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     datasets: list[RecordedDataset] = field(default_factory=list[RecordedDataset])
     models: dict[str, RecordedModel] = field(default_factory=dict[str, RecordedModel])
+    measured: list[str] = field(default_factory=list[str])
 
     @property
     def url(self) -> str:
@@ -130,6 +132,10 @@ class MemoryRun:
     def log_dataset(self, name: str, digest: str, uri: str, context: str) -> None:
         """Record an input."""
         self.datasets.append(RecordedDataset(name, digest, uri, context))
+
+    def measure_model(self, model_id: str) -> None:
+        """Record which model the run measures."""
+        self.measured.append(model_id)
 
     def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:
         """Keep a copy of a checkpoint folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 
+from safegen.adapters.mlflow_pyfunc import MLMODEL, LoggedIdentity, describe_pyfunc
 from safegen.adapters.mlflow_session import MlflowSession, has_code
 from safegen.errors import RegistryError
 
@@ -118,6 +120,7 @@ class MlflowRun:
         with session.call(f"read the run {run_id}"):
             self._experiment_id: str = session.client.get_run(run_id).info.experiment_id
         self._held: list[Metric] = []
+        self._measured: str | None = None
         self._flushed_at = time.monotonic()
         self._monitor = self._start_monitor(system_metrics_interval_s, resumed=resumed)
 
@@ -147,7 +150,9 @@ class MlflowRun:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._held.extend(Metric(key, float(value), now_ms, step) for key, value in metrics.items())
+        self._held.extend(
+            Metric(key, float(value), now_ms, step, model_id=self._measured) for key, value in metrics.items()
+        )
         if len(self._held) >= _METRICS_PER_BATCH or time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
             self._flush()
 
@@ -182,6 +187,14 @@ class MlflowRun:
             tags = [InputTag("mlflow.data.context", context)]
             self._session.client.log_inputs(self._id, [DatasetInput(dataset, tags)])
 
+    def measure_model(self, model_id: str) -> None:
+        """Make a logged model an input of the run, and the run's metrics the model's."""
+        from mlflow.entities import LoggedModelInput
+
+        with self._session.call(f"record that the run {self._id} measures {model_id}"):
+            self._session.client.log_inputs(self._id, models=[LoggedModelInput(model_id)])
+        self._measured = model_id
+
     def log_model_folder(self, name: str, folder: Path, metadata: Mapping[str, str]) -> str:
         """Keep a copy of a checkpoint folder as a LoggedModel, which is READY only when all of it has arrived."""
         if not folder.is_dir():
@@ -194,6 +207,8 @@ class MlflowRun:
         try:
             with self._session.call(what):
                 self._session.client.log_model_artifacts(model_id, str(folder))
+                if (folder / "model_index.json").is_file():
+                    self._describe_pyfunc(model_id, dict(metadata))
         except BaseException:
             self._close_model(model_id, "FAILED")
             raise
@@ -239,6 +254,13 @@ class MlflowRun:
         )
         client.log_outputs(self._id, [LoggedModelOutput(model.model_id, step=0)])
         return model.model_id
+
+    def _describe_pyfunc(self, model_id: str, metadata: dict[str, str]) -> None:
+        """Let `mlflow.pyfunc.load_model` draw with a checkpoint that is a whole pipeline."""
+        with tempfile.TemporaryDirectory() as folder:
+            description = Path(folder) / MLMODEL
+            description.write_text(describe_pyfunc(LoggedIdentity(model_id, self._id, metadata)))
+            self._session.client.log_model_artifact(model_id, str(description))
 
     def _close_model(self, model_id: str, status: Any) -> None:  # MLflow declares its own enumeration
         with self._session.call(f"finish the model {model_id}"):

@@ -17,6 +17,7 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from safegen.adapters.conditional_writes import prove_conditional_writes
 from safegen.domain.object_key import check_key, check_prefix
 from safegen.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 from safegen.ports import ObjectInfo
@@ -128,7 +129,7 @@ def open_s3_store(
     )
     store = S3Store(client, location)
     if probe_prefix is not None:
-        _probe_conditions(store, f"{probe_prefix.strip('/')}/{uuid.uuid4().hex}")
+        prove_conditional_writes(store, f"{probe_prefix.strip('/')}/{uuid.uuid4().hex}")
     return store
 
 
@@ -298,27 +299,3 @@ def translated(action: str, what: str) -> Generator[None]:
         raise StorageError(
             f"cannot {action} {what}: {error.strerror or error}; check the local file"
         ) from error
-
-
-def _probe_conditions(store: S3Store, key: str) -> None:
-    first = store.put(key, b"1", if_absent=True)
-    try:
-        _must_be_refused(store, key, if_absent=True)
-        _must_be_refused(store, key, if_match='"00000000000000000000000000000000"')
-        store.put(key, b"2", if_match=first.etag)
-    finally:
-        store.delete(key)
-
-
-def _must_be_refused(
-    store: S3Store, key: str, *, if_absent: bool = False, if_match: str | None = None
-) -> None:
-    try:
-        store.put(key, b"3", if_absent=if_absent, if_match=if_match)
-    except PreconditionFailedError:
-        return
-    header = "If-None-Match: *" if if_absent else "If-Match"
-    raise StorageError(
-        f"{store.uri} ignores {header} (a PUT that must be refused with 412 was accepted), so releases could be "
-        "overwritten there; use a server with conditional writes"
-    )

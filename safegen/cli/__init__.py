@@ -1,9 +1,10 @@
 """The command line: `safegen COMMAND …`, also `python -m safegen COMMAND …`.
 
-    app.py            which commands there are
+    app.py            assembles the commands
     answer.py         how a command answers: text or one JSON object, and the exit code
     environment.py    the only module that changes the process's environment
-    run.py …          one module per group of commands
+    options.py        options that several commands share
+    …_command(s).py   one module per group of commands, each with a `commands` that app.py adds
 
 Exit codes: 0 done, 1 blocked, 2 bad usage or configuration, 3 something underneath failed, 130 interrupted. Heavy
 libraries are imported inside the commands that use them.

@@ -116,7 +116,8 @@ def _describe(error: Exception) -> tuple[str, str, int]:
     if callable(message_of := getattr(error, "format_message", None)):
         context = getattr(error, "ctx", None)
         more = f"; see {context.command_path} --help" if context else ""
-        return "UsageError", _one_line(str(message_of())).rstrip(".") + more, _EXIT_USAGE
+        message = _one_line(str(message_of())).replace("Value error, ", "").rstrip(".")
+        return "UsageError", (message or "no command is given") + more, _EXIT_USAGE
     message = f"unexpected {type(error).__name__}: {_one_line(str(error))}; --debug shows where"
     return type(error).__name__, message, _EXIT_UNEXPECTED
 

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from safegen.config import RunConfig
-from safegen.errors import ConfigError
 
 _NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
@@ -19,6 +18,8 @@ _NO_TELEMETRY = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+# Both warn of choices that are theirs (which image processor, which parts stay in float32); failures are exceptions.
+_QUIET_MODELS = {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 def prepare_run(config: RunConfig, *, debug: bool) -> None:
@@ -26,10 +27,12 @@ def prepare_run(config: RunConfig, *, debug: bool) -> None:
 
     Args:
         config: The run.
-        debug: Let Prefect tell what it does.
+        debug: Let Prefect, diffusers and transformers tell what they do.
     """
     workspace = config.workspace.absolute()
-    (workspace / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and warns in each process
+    (workspace / "prefect").mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes no parents, and warns in each process
     variables = {
         **_NO_TELEMETRY,
         "PREFECT_HOME": str(workspace / "prefect"),
@@ -39,13 +42,14 @@ def prepare_run(config: RunConfig, *, debug: bool) -> None:
         "TOKENIZERS_PARALLELISM": "false",  # else a warning whenever a process is forked after the first use
     }
     if not debug:
+        variables |= _QUIET_MODELS
         # Prefect logs every failure with a traceback; ours is one line. Its API still keeps the records.
         variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         variables["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
     if server := _local_prefect(workspace):
         variables["PREFECT_API_URL"] = f"{server}/api"
     if not _needs_hub(config):
-        variables["HF_HUB_OFFLINE"] = "1"
+        variables |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
@@ -59,18 +63,6 @@ def show_own_notes() -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-
-
-def secret(name: str) -> str:
-    """Return a secret from the environment.
-
-    Raises:
-        ConfigError: It is not set.
-    """
-    value = os.environ.get(name)
-    if not value:
-        raise ConfigError(f'environment variable {name} is not set; store.kind = "s3" needs it')
-    return value
 
 
 def _local_prefect(workspace: Path) -> str | None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from flows.stage import StageEvent
-from safegen.pipeline.summary import Summary
+from safegen.pipeline.summary import PartialSummary, Summary
 
 
 def show_stage(event: StageEvent) -> None:
@@ -21,9 +21,7 @@ def summary_text(summary: Summary) -> str:
     head = (
         f"promoted: {release.model} version {release.version}" if release else "blocked: nothing was released"
     )
-    lines = [head, ""]
-    for suite in sorted({name.split("/")[0] for name in summary.metrics}):
-        lines += [f"{suite}", *_metrics(suite, summary.metrics), ""]
+    lines = [head, "", *_all_metrics(summary.metrics)]
     failed = [check for check in summary.decision["checks"] if not check["passed"]]
     lines += [f"failed: {check['name']}: {check['reason']}" for check in failed]
     lines += ["where to look", *(f"  {title}: {place}" for title, place in summary.where.items())]
@@ -32,6 +30,28 @@ def summary_text(summary: Summary) -> str:
     if summary.note:
         lines += ["", f"note: {summary.note}"]
     return "\n".join(lines)
+
+
+def partial_text(summary: PartialSummary) -> str:
+    """Return what the last stage of a run handed over; with metrics as in `summary_text`."""
+    lines = [f"{summary.stage}: {'reused' if summary.stages[-1].reused else 'done'}", ""]
+    for name, value in summary.result.items():
+        if name == "metrics":
+            lines += _all_metrics(value)
+        elif isinstance(value, dict):
+            lines += [f"  {name}:", *(f"    {part}: {found}" for part, found in value.items())]
+        else:
+            lines.append(f"  {name}: {value}")
+    if summary.note:
+        lines += ["", f"note: {summary.note}"]
+    return "\n".join(lines)
+
+
+def _all_metrics(metrics: Mapping[str, float]) -> list[str]:
+    lines: list[str] = []
+    for suite in sorted({name.split("/")[0] for name in metrics}):
+        lines += [suite, *_metrics(suite, metrics), ""]
+    return lines
 
 
 def _metrics(suite: str, metrics: Mapping[str, float]) -> list[str]:

@@ -36,6 +36,7 @@ from safegen.defences.triplet_latents import (
     check_triplets,
     draw_batch,
     encode_prompts,
+    own_rows,
 )
 from safegen.defences.weight_average import WeightAverage
 from safegen.diffusion.delta import self_attention_weights
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-__all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts"]
+__all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts", "own_rows"]
 
 _log = logging.getLogger(__name__)
 

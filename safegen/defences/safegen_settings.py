@@ -33,6 +33,8 @@ class SafeGenSettings(BaseModel):
         max_gradient_norm: Gradients are scaled down to it.
         ema_decay: Decay of the running average of the weights that becomes the result; 0 takes the last weights.
         empty_text_rate: Share of empty prompts where text is "mixed".
+        own_text_rate: Of the others, the share that is the picture's own caption, where it has one: while a picture is
+            drawn, what it shows and what is asked for do agree.
         mixed_precision: Of the forward pass.
         gradient_checkpointing: Save memory, spend time.
         checkpoint_every_steps: Steps between checkpoints of an unfinished edit.
@@ -59,6 +61,7 @@ class SafeGenSettings(BaseModel):
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     empty_text_rate: Rate = 0.25
+    own_text_rate: Rate = 0.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
     checkpoint_every_steps: Positive = 100

@@ -30,6 +30,8 @@ class TripletLatents:
         benign_prompts: The same for benign pictures; None takes `prompts` for them too. Where a picture is all but
             noise only the text tells what it will be, so prompts of the concept on benign pictures would hold the
             edited model to drawing it.
+        own_prompt: Row in `prompts` of each unsafe picture's own caption, 0 where it has none; None knows of none.
+        own_benign_prompt: The same of benign pictures, in `prompts_of_benign`.
     """
 
     unsafe: Float[torch.Tensor, "n channels height width"]
@@ -37,6 +39,8 @@ class TripletLatents:
     benign: Float[torch.Tensor, "m channels height width"]
     prompts: Float[torch.Tensor, "prompts tokens text_width"]
     benign_prompts: Float[torch.Tensor, "benign_prompts tokens text_width"] | None = None
+    own_prompt: Int[torch.Tensor, "n"] | None = None
+    own_benign_prompt: Int[torch.Tensor, "m"] | None = None
 
     @property
     def prompts_of_benign(self) -> Float[torch.Tensor, "prompts tokens text_width"]:
@@ -45,7 +49,8 @@ class TripletLatents:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return all of it, for a digest."""
-        return (self.unsafe, self.censored, self.benign, self.prompts, self.prompts_of_benign)
+        own = (one for one in (self.own_prompt, self.own_benign_prompt) if one is not None)
+        return (self.unsafe, self.censored, self.benign, self.prompts, self.prompts_of_benign, *own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +119,34 @@ def draw_batch(
     size = settings.batch_size
     picked = torch.randint(len(data.unsafe), (size,), generator=generator)
     unsafe, censored = data.unsafe[picked], data.censored[picked]
-    benign = data.benign[torch.randint(len(data.benign), (size,), generator=generator)]
+    picked_benign = torch.randint(len(data.benign), (size,), generator=generator)
+    benign = data.benign[picked_benign]
     t = torch.randint(timesteps, (size,), generator=generator)
     noise = torch.randn(unsafe.shape, generator=generator)
     benign_noise = torch.randn(benign.shape, generator=generator)
-    text = _draw_text(data.prompts, settings, generator)
-    benign_text = _draw_text(data.prompts_of_benign, settings, generator)
+    own = None if data.own_prompt is None else data.own_prompt[picked]
+    own_benign = None if data.own_benign_prompt is None else data.own_benign_prompt[picked_benign]
+    text = _draw_text(data.prompts, own, settings, generator)
+    benign_text = _draw_text(data.prompts_of_benign, own_benign, settings, generator)
     parts = (unsafe, censored, benign, t, noise, benign_noise, text, benign_text)
     return EditBatch(*(part.to(device) for part in parts))
 
 
 def _draw_text(
     prompts: Float[torch.Tensor, "prompts tokens text_width"],
+    own: Int[torch.Tensor, "b"] | None,
     settings: SafeGenSettings,
     generator: torch.Generator,
 ) -> Float[torch.Tensor, "b tokens text_width"]:
-    """Draw prompts without regard to the single picture: what it shows and what is asked for need not agree."""
+    """Draw prompts: the empty one, the pictures' own, or any, by the shares that the settings give."""
     size = settings.batch_size
     if settings.text == "empty":
         return prompts[:1].expand(size, -1, -1)
     rows = torch.randint(1, len(prompts), (size,), generator=generator)
     empty = torch.rand(size, generator=generator) < settings.empty_text_rate
+    if own is not None and settings.own_text_rate > 0:
+        takes_own = torch.rand(size, generator=generator) < settings.own_text_rate
+        rows = torch.where(takes_own & (own > 0), own, rows)
     return prompts[torch.where(empty, 0, rows)]
 
 
@@ -147,7 +159,7 @@ def encode_prompts(
     Returns:
         float32 on the CPU.
     """
-    texts = ["", *sorted({prompt for prompt in prompts if prompt})]
+    texts = _distinct(prompts)
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     rows: list[torch.Tensor] = []
     for start in range(0, len(texts), _PROMPTS_AT_A_TIME):
@@ -160,3 +172,17 @@ def encode_prompts(
         )
         rows.append(encoder(tokens.input_ids.to(encoder.device))[0].float().cpu())
     return torch.cat(rows)
+
+
+def own_rows(prompts: Sequence[str]) -> Int[torch.Tensor, "n"]:
+    """Return the row of each prompt in what `encode_prompts` makes of them.
+
+    >>> own_rows(["key", "", "bell", "key"])
+    tensor([2, 0, 1, 2])
+    """
+    row_of = {prompt: row for row, prompt in enumerate(_distinct(prompts))}
+    return torch.tensor([row_of[prompt] for prompt in prompts])
+
+
+def _distinct(prompts: Sequence[str]) -> list[str]:
+    return ["", *sorted({prompt for prompt in prompts if prompt})]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from safegen.errors import DataError, EvaluationError
+from safegen.errors import ConfigError, DataError, EvaluationError
 
 
 class OnnxModel:
@@ -25,6 +25,7 @@ class OnnxModel:
 
         Raises:
             DataError: There is no such file, or it is no ONNX model.
+            ConfigError: A provider is not part of the installed onnxruntime, which would go on without it.
         """
         import onnxruntime
 
@@ -32,6 +33,7 @@ class OnnxModel:
             raise DataError(
                 f"detector model {path}: no such file; expected an ONNX model, install or train it first"
             )
+        _check_providers(providers, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -60,3 +62,12 @@ class OnnxModel:
             raise EvaluationError(
                 f"detector model {self._path} failed on a batch {batch.shape}: {error}"
             ) from error
+
+
+def _check_providers(asked: tuple[str, ...], available: list[str]) -> None:
+    missing = [provider for provider in asked if provider not in available]
+    if missing or not asked:
+        raise ConfigError(
+            f"execution providers {', '.join(missing) or 'are none'}: the installed onnxruntime has "
+            f"{', '.join(available)}; choose among them, or run pip install onnxruntime-gpu for CUDA"
+        )

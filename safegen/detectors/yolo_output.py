@@ -50,13 +50,7 @@ def detections_of(
         EvaluationError: The output has another shape, or is not finite: the detector saw nothing, rather than
             nothing unsafe.
     """
-    if raw.ndim != 2 or len(raw) != 4 + len(labels):
-        raise EvaluationError(f"detector output has shape {raw.shape}; expected ({4 + len(labels)}, cells)")
-    if not np.isfinite(raw).all():
-        raise EvaluationError(
-            "detector output is not finite; check the model file and the precision it runs in"
-        )
-    label_index, cell = np.nonzero(raw[4:] >= score_floor)
+    label_index, cell = np.nonzero(checked_output(raw, labels)[4:] >= score_floor)
     boxes = _picture_boxes(raw[:4, cell].T.astype(np.float64), frame)
     scores = raw[4 + label_index, cell].astype(np.float64)
     seen = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
@@ -65,6 +59,21 @@ def detections_of(
         Detection(labels[label_index[i]], float(scores[i]), tuple(float(side) for side in boxes[i]))  # pyright: ignore[reportArgumentType]  (four sides)
         for i in suppress_per_label(boxes, label_index, scores, nms_iou)
     )
+
+
+def checked_output(raw: NDArray[np.float32], labels: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return one picture's raw output as it is, if it can be used.
+
+    Raises:
+        EvaluationError: It has another shape than (4 + labels, cells), or is not finite.
+    """
+    if raw.ndim != 2 or len(raw) != 4 + len(labels):
+        raise EvaluationError(f"detector output has shape {raw.shape}; expected ({4 + len(labels)}, cells)")
+    if not np.isfinite(raw).all():
+        raise EvaluationError(
+            "detector output is not finite; check the model file and the precision it runs in"
+        )
+    return raw
 
 
 def suppress_per_label(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,13 +73,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype | None = None) -> StableDiffu
     from safetensors import SafetensorError
 
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
+        with _no_loading_bar():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
     except (
         OSError,
         ValueError,
@@ -92,3 +95,17 @@ def load_pipeline(folder: Path, dtype: torch.dtype | None = None) -> StableDiffu
     return pipeline.to(
         dtype or torch.float32
     )  # what `from_pretrained` takes a type by differs between releases
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Keep diffusers from drawing a bar over the parts that it loads; no environment variable does that."""
+    from diffusers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()

@@ -26,6 +26,10 @@ class Guidance(Protocol):
         """Name and settings in one line; pictures drawn under another description are other pictures."""
         ...
 
+    def at_scale(self, scale: float) -> Guidance:
+        """Return the same guidance with another classifier-free scale, for prompts that bring their own."""
+        ...
+
     def combine(
         self,
         asked: Float[torch.Tensor, "b channels height width"],
@@ -64,6 +68,10 @@ class ClassifierFreeGuidance:
     def description(self) -> str:
         """Such as "classifier-free 7.5"."""
         return f"classifier-free {self.scale:g}"
+
+    def at_scale(self, scale: float) -> ClassifierFreeGuidance:
+        """Return this guidance with another scale."""
+        return ClassifierFreeGuidance(scale)
 
     def combine(
         self,

@@ -94,7 +94,9 @@ def as_markdown(decision: Decision) -> str:
     """Return a summary for a pull request: the outcome, and a table of all checks, failed ones first."""
     lines = [f"# safegen gate: {decision.outcome}", ""]
     lines += [
-        f"- {name}: `{_cell(value)}`" for name, value in _summary(decision).items() if name != "outcome"
+        f"- {name}: `{markdown_cell(value)}`"
+        for name, value in _summary(decision).items()
+        if name != "outcome"
     ]
     lines += ["", "| | check | observed | asked | n | reason |", "|---|---|---|---|---|---|"]
     for check in sorted(decision.checks, key=lambda check: check.passed):
@@ -102,7 +104,7 @@ def as_markdown(decision: Decision) -> str:
         observed = "" if check.observed is None else f"{check.observed:.4g}"
         mark = "pass" if check.passed else "**fail**"
         cells = (mark, check.name, observed, asked, "" if check.n is None else str(check.n), check.reason)
-        lines.append("| " + " | ".join([cells[0], *(_cell(cell) for cell in cells[1:])]) + " |")
+        lines.append("| " + " | ".join([cells[0], *(markdown_cell(cell) for cell in cells[1:])]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +139,7 @@ def _xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _cell(text: str) -> str:
-    # A reason may quote a file's content: nothing in it may become markup, a link, a mention or another cell.
+def markdown_cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table: nothing in it is markup, a link, a mention or another cell."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|`*_\[\]!#~@])", r"\\\1", flat)

@@ -105,6 +105,15 @@ def _refuse(problems: list[str]) -> None:
         raise DataError("; ".join(problems))
 
 
+def read_decision(path: Path) -> Decision:
+    """Read a decision.json.
+
+    Raises:
+        DataError: It is missing or not a decision of a known version.
+    """
+    return parse_document(Decision, _read_text(path), what=f"decision {path}")
+
+
 def _read_text(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
@@ -16,6 +18,11 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
 UtcTime = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+
+MANIFEST, DECISION, SIGNATURE = "manifest.json", "decision.json", "signature.json"
+SBOM, MODEL_CARD = "sbom.cdx.json", "MODEL_CARD.md"
+RELEASE_DOCUMENTS = frozenset({MANIFEST, DECISION, SIGNATURE, SBOM, MODEL_CARD})
+"""Names, at the top of a pulled folder, that belong to the release; no checkpoint may hold a file of that name."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
@@ -76,6 +83,9 @@ class ReleaseManifest(_Record):
         created_utc: When it was made.
         created_by: Who made it.
         files: Every file of the checkpoint, sorted by path.
+        documents: The bill of materials and the model card, which lie beside the checkpoint's files when pulled.
+        audit_heads: SHA-256 of the audit entries that no other entry followed when this release was made, so that
+            its signature covers the audit log up to there.
         metadata: Free text facts for people: base model, dataset versions, run ids.
     """
 
@@ -87,6 +97,8 @@ class ReleaseManifest(_Record):
     created_utc: UtcTime
     created_by: str
     files: tuple[ReleaseFile, ...] = Field(min_length=1)
+    documents: tuple[ReleaseFile, ...]
+    audit_heads: tuple[Sha256, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
 
     @model_validator(mode="after")
@@ -94,6 +106,10 @@ class ReleaseManifest(_Record):
         paths = [file.path for file in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("a path occurs twice")
+        if taken := RELEASE_DOCUMENTS.intersection(paths):
+            raise ValueError(f"file {min(taken)!r} has the name of a document of the release")
+        if tuple(document.path for document in self.documents) != (MODEL_CARD, SBOM):
+            raise ValueError(f"its documents are not exactly {MODEL_CARD} and {SBOM}")
         found = digest_json({file.path: file.sha256 for file in self.files})
         if found != self.checkpoint_digest:
             raise ValueError(f"the files' digests give checkpoint {found}, expected {self.checkpoint_digest}")
@@ -103,6 +119,17 @@ class ReleaseManifest(_Record):
     def digest(self) -> str:
         """SHA-256 of the manifest as stored, which stands for the release as a whole."""
         return sha256_bytes(self.to_bytes())
+
+    @property
+    def name(self) -> str:
+        """Model and version as people write them: `miniature@3`."""
+        return f"{self.model}@{self.version}"
+
+    @property
+    def signed_digests(self) -> dict[str, str]:
+        """SHA-256 by path of all that a pulled folder holds, the signature apart: what the signature covers."""
+        stored = {file.path: file.sha256 for file in (*self.files, *self.documents)}
+        return stored | {DECISION: self.decision_digest, MANIFEST: self.digest}
 
 
 class Channel(_Record):
@@ -146,6 +173,8 @@ class AuditEntry(_Record):
         utc: When it happened.
         who: Who did it.
         why: The reason given.
+        parents: SHA-256 of the entries before it that no other entry had followed; two writers at the same moment
+            make a fork, which the next entry closes.
     """
 
     schema_version: Literal[1] = 1
@@ -158,12 +187,29 @@ class AuditEntry(_Record):
     utc: UtcTime
     who: str
     why: str
+    parents: tuple[Sha256, ...] = ()
 
     @property
     def key(self) -> str:
-        """The object key of this entry: in order of time, and the same for the same entry."""
+        """The object key of this entry: in order of time, and the same for the same deed whatever came before."""
         time = self.utc.replace(":", "").replace("-", "")
-        return f"audit/{self.model}/{time}-{sha256_bytes(self.to_bytes())[:16]}.json"
+        deed = self.model_copy(update={"parents": ()})
+        return f"audit/{self.model}/{time}-{sha256_bytes(deed.to_bytes())[:16]}.json"
+
+
+@dataclass(frozen=True)
+class SignedFiles:
+    """What a valid signature vouches for.
+
+    Attributes:
+        subject: Whose files: `miniature@3`.
+        digests: SHA-256 of every file by its path.
+        key_id: Which key signed; see `safegen.adapters.signing_keys.key_id`.
+    """
+
+    subject: str
+    digests: Mapping[str, str]
+    key_id: str
 
 
 def check_name(name: str, what: str) -> str:

@@ -14,6 +14,7 @@ it is close to 1 - z^2 / (n + z^2): 0.963 at n = 100.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -116,6 +117,25 @@ def paired_bootstrap_nrr_parts(
     low, high = (1 - float(ratio) for ratio in np.quantile(ratios, (1 - tail, tail)))
     bound = 1 - _ratio_upper_bound(base_parts, candidate_parts, confidence)
     return Interval(value=value, low=min(low, bound, value), high=max(high, value), n=n)
+
+
+def totals_by_prompt(counts: IntArray | BoolArray, prompts: Sequence[str]) -> IntArray:
+    """Add up what belongs to one prompt: pictures of one prompt by several seeds are no independent evidence.
+
+    Args:
+        counts: [n] of pictures: whether each is unsafe, or how many unsafe parts it has.
+        prompts: [n], the prompt of each picture, or what stands for it.
+
+    Returns:
+        [prompts] int, in the order of their first pictures.
+
+    >>> totals_by_prompt(np.array([True, True, False]), ["a", "b", "a"]).tolist()
+    [1, 1]
+    """
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    totals = np.zeros(len(places), dtype=np.int64)
+    np.add.at(totals, [places[prompt] for prompt in prompts], counts.astype(np.int64))
+    return totals
 
 
 def _resampled_ratios(

@@ -68,6 +68,7 @@ METRICS: Final[dict[str, MetricKind]] = {
     "base_clip_score": MetricKind("score", -100, 100, None),
     "clip_score_drop": MetricKind("score", -200, 200, True),
     "perceptual_distance": MetricKind("distance", 0, math.inf, False),
+    "lpips": MetricKind("distance", 0, math.inf, False),
 }
 """The metrics in use. The two `*_drop` are candidate minus base: negative where the candidate is worse."""
 

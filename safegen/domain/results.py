@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,28 @@ def _disagreements(suite: SuiteReport, pairs: list[_Pair]) -> Iterator[str]:
 
 
 def _read_pairs(path: Path, detector: DetectorRecord) -> dict[str, list[_Pair]]:
+    pairs: dict[str, list[_Pair]] = {}
+    for base, ours in read_row_pairs(path, ("detections", "unscored")):
+        scored = not (base["unscored"] or ours["unscored"])
+        unsafe = [scored and is_unsafe(row["detections"], detector) for row in (base, ours)]
+        pairs.setdefault(base["suite"], []).append(_Pair(scored, unsafe[0], unsafe[1]))
+    return pairs
+
+
+def read_row_pairs(
+    path: Path, columns: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:  # Any: a row's columns differ in type
+    """Yield the base's and the candidate's row of every suite, prompt and seed, in the file's order.
+
+    Args:
+        path: results.parquet.
+        columns: Of `RESULTS_SCHEMA`, beyond suite, prompt_id, seed and variant, which are always read.
+
+    Raises:
+        DataError: The file is not Parquet, lacks a column, or its rows are not pairs.
+    """
     halves: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
-    for row in _read_rows(path):
+    for row in _read_rows(path, ("suite", "prompt_id", "seed", "variant", *columns)):
         pair = halves.setdefault((row["suite"], row["prompt_id"], row["seed"]), {})
         if row["variant"] not in ("base", "candidate") or row["variant"] in pair:
             raise DataError(
@@ -120,24 +140,18 @@ def _read_pairs(path: Path, detector: DetectorRecord) -> dict[str, list[_Pair]]:
                 f"variant {row['variant']!r}; expected one base and one candidate for each seed"
             )
         pair[row["variant"]] = row
-    pairs: dict[str, list[_Pair]] = {}
     for (suite, prompt_id, seed), pair in halves.items():
         if len(pair) != 2:
             raise DataError(
                 f"cannot count {path}: prompt {prompt_id} of {suite}, seed {seed}, lacks a variant; "
                 "expected one base and one candidate row"
             )
-        base, ours = pair["base"], pair["candidate"]
-        scored = not (base["unscored"] or ours["unscored"])
-        unsafe = [scored and is_unsafe(row["detections"], detector) for row in (base, ours)]
-        pairs.setdefault(suite, []).append(_Pair(scored, unsafe[0], unsafe[1]))
-    return pairs
+        yield pair["base"], pair["candidate"]
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:  # Any: a row's columns differ in type
-    columns = ["suite", "prompt_id", "seed", "variant", "detections", "unscored"]
+def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        table = pq.read_table(path, columns=columns).cast(
+        table = pq.read_table(path, columns=list(columns)).cast(
             pa.schema([RESULTS_SCHEMA.field(name) for name in columns])
         )
         table.validate(full=True)

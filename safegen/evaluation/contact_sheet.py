@@ -60,8 +60,12 @@ def contact_sheet(title: str, pairs: Sequence[SheetPair], *, columns: int = 3) -
 
 def pixelated(image: Image.Image) -> Image.Image:
     """Return a picture in so few blocks that nothing can be made out."""
-    small = image.resize((_CENSOR_BLOCKS, _CENSOR_BLOCKS), Image.Resampling.BOX)
-    return small.resize(image.size, Image.Resampling.NEAREST)
+    return censor_blocks(image).resize(image.size, Image.Resampling.NEAREST)
+
+
+def censor_blocks(image: Image.Image) -> Image.Image:
+    """Return a picture's few blocks, one pixel each: all that is left of it once it is pixelated."""
+    return image.resize((_CENSOR_BLOCKS, _CENSOR_BLOCKS), Image.Resampling.BOX)
 
 
 def _tile(picture: NDArray[np.uint8] | None, *, censored: bool) -> Image.Image:

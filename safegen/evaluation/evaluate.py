@@ -1,6 +1,7 @@
 """The stage: draw the same prompts and seeds by base and candidate, score, measure, and write the report.
 
-    draw base, draw candidate -> detect -> measure -> results.parquet, report.json, contact sheets
+    draw base, draw candidate -> results.parquet, report.json, contact sheets
+        detect and measure what is drawn, meanwhile
 
 Pictures and detections are kept under `work_dir` by digest, so a run that was killed goes on after its last shard, and
 a base that was evaluated before is neither drawn nor loaded again.
@@ -19,9 +20,10 @@ from safegen.diffusion.sampler import SamplerSettings
 from safegen.domain.report import Metric, Report, report_digest
 from safegen.errors import EvaluationError
 from safegen.evaluation.contact_sheet import SheetPair, contact_sheet
+from safegen.evaluation.follow import Follower, Variant
 from safegen.evaluation.generate import DrawnSuite, EvaluatedCheckpoint, Progress, draw_suites, silent
 from safegen.evaluation.prompt_suite import PromptSuite
-from safegen.evaluation.quality import evenly_spaced, measure_pairs
+from safegen.evaluation.quality import PairMeasures, QualityNets, evenly_spaced
 from safegen.evaluation.quality_metrics import Reference, quality_metrics
 from safegen.evaluation.report_builder import (
     REPORT_FILE_NAME,
@@ -30,9 +32,7 @@ from safegen.evaluation.report_builder import (
     write_report,
     write_results,
 )
-from safegen.evaluation.score import score_suite
 from safegen.evaluation.suite_report import Judgement, ScoredSuite, suite_report
-from safegen.metrics.clip_pair import ClipPair
 from safegen.ports import Detector
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def evaluate(  # noqa: PLR0917  (two models, what they draw, who judges, and how
     candidate: EvaluatedCheckpoint,
     suites: Sequence[PromptSuite],
     detector: Detector,
-    clip: ClipPair,
+    nets: QualityNets,
     settings: EvaluationSettings,
     *,
     provenance: Provenance,
@@ -99,7 +99,7 @@ def evaluate(  # noqa: PLR0917  (two models, what they draw, who judges, and how
         candidate: The edited one.
         suites: Prompts; names must differ.
         detector: Finds the restricted concept and asked objects.
-        clip: Measures pictures of suites that are not unsafe.
+        nets: Measure pictures of suites that are not unsafe.
         settings: How.
         provenance: What the report says of the candidate; its digests must be those of `base` and `candidate`.
         work_dir: Where pictures and detections are kept, for any number of evaluations.
@@ -115,28 +115,27 @@ def evaluate(  # noqa: PLR0917  (two models, what they draw, who judges, and how
     _check_digests(base, candidate, provenance)
     _check_labels(settings.judgement, detector)
     out_dir.mkdir(parents=True, exist_ok=True)
-    drawn = {
-        variant: draw_suites(
-            checkpoint,
-            tuple(suites),
-            settings.sampler,
-            work_dir=work_dir,
-            shard_size=settings.shard_size,
-            variant=variant,
-            progress=progress,
-        )
-        for variant, checkpoint in (("base", base), ("candidate", candidate))
-    }
+    with Follower(detector, nets) as follower:
+        drawn = {
+            variant: draw_suites(
+                checkpoint,
+                tuple(suites),
+                settings.sampler,
+                work_dir=work_dir,
+                shard_size=settings.shard_size,
+                variant=variant,
+                progress=progress,
+                on_shard=follower.follows(variant),
+            )
+            for variant, checkpoint in _variants(base, candidate)
+        }
+        follower.finish(progress)
     pairs = list(zip(drawn["base"], drawn["candidate"], strict=True))
-    scored = [_score(ours, theirs, detector, progress) for ours, theirs in pairs]
-    results = write_results(out_dir, scored, settings.judgement)
+    seen = list(follower.suites())
+    results = write_results(out_dir, [scored for scored, _ in seen], settings.judgement)
     reports = [
-        suite_report(
-            suite,
-            settings.judgement,
-            _quality(pair, suite, clip, settings=settings, progress=progress, reference=reference),
-        )
-        for pair, suite in zip(pairs, scored, strict=True)
+        suite_report(scored, settings.judgement, _quality(scored, measures, nets, settings, reference))
+        for scored, measures in seen
     ]
     report = write_report(
         out_dir,
@@ -178,30 +177,23 @@ def _check_labels(judgement: Judgement, detector: Detector) -> None:
         )
 
 
-def _score(base: DrawnSuite, candidate: DrawnSuite, detector: Detector, progress: Progress) -> ScoredSuite:
-    name = base.suite.name
-    return ScoredSuite(
-        base.suite,
-        score_suite(base, detector, what=f"detect base: {name}", progress=progress),
-        score_suite(candidate, detector, what=f"detect candidate: {name}", progress=progress),
-    )
+def _variants(
+    base: EvaluatedCheckpoint, candidate: EvaluatedCheckpoint
+) -> tuple[tuple[Variant, EvaluatedCheckpoint], ...]:
+    return ("base", base), ("candidate", candidate)
 
 
 def _quality(
-    pair: tuple[DrawnSuite, DrawnSuite],
     scored: ScoredSuite,
-    clip: ClipPair,
-    *,
+    measures: PairMeasures | None,
+    nets: QualityNets,
     settings: EvaluationSettings,
-    progress: Progress,
     reference: Reference | None,
 ) -> list[Metric]:
     if scored.suite.kind == "unsafe":
         return []
-    what = f"measure: {scored.suite.name}"
-    measures = measure_pairs(*pair, scored.usable, clip, what=what, progress=progress)
     seed = settings.judgement.bootstrap_seed
-    return list(quality_metrics(measures, clip, seed=seed, reference=reference))
+    return list(quality_metrics(measures, nets, seed=seed, reference=reference))
 
 
 def _size_px(pairs: Sequence[tuple[DrawnSuite, DrawnSuite]]) -> tuple[int, int]:

@@ -68,13 +68,23 @@ class DrawnSuite:
             EvaluationError: A shard has gone or was damaged since it was drawn.
         """
         for start, end in ranges(len(self.suite.rows), self.shard_size):
-            path = shard_path(self.folder, start, end)
-            pictures = read_shard(path, self.suite.rows[start:end])
-            if pictures is None:
-                raise EvaluationError(
-                    f"cannot score {path}: it is missing or damaged; run the evaluation again"
-                )
-            yield pictures
+            yield self.shard(start, end)
+
+    def shard(self, start: int, end: int) -> list[DrawnPicture]:
+        """Return the pictures of the shard of these rows.
+
+        Raises:
+            EvaluationError: It has gone or was damaged since it was drawn.
+        """
+        path = shard_path(self.folder, start, end)
+        pictures = read_shard(path, self.suite.rows[start:end])
+        if pictures is None:
+            raise EvaluationError(f"cannot score {path}: it is missing or damaged; run the evaluation again")
+        return pictures
+
+
+ShardDrawn = Callable[[DrawnSuite, int, int], None]
+"""Called with a suite's pictures, and first and end row of a shard of them that can be read."""
 
 
 def draw_suites(
@@ -86,6 +96,7 @@ def draw_suites(
     shard_size: int,
     variant: str,
     progress: Progress,
+    on_shard: ShardDrawn | None = None,
 ) -> list[DrawnSuite]:
     """Draw all suites, but for the shards that are there already.
 
@@ -97,6 +108,7 @@ def draw_suites(
         shard_size: Pictures between two points from which a killed run goes on.
         variant: "base" or "candidate", for progress and the log.
         progress: Told after every batch.
+        on_shard: Told of every shard that is there, drawn now or before.
 
     Raises:
         EvaluationError: The pipeline cannot draw, or the shard size is below 1.
@@ -104,7 +116,11 @@ def draw_suites(
     if shard_size < 1:
         raise EvaluationError(f"cannot draw shards of {shard_size} pictures; expected at least 1")
     drawn = [
-        DrawnSuite(suite, work_dir / "pictures" / pictures_digest(checkpoint, suite, sampler), shard_size)
+        DrawnSuite(
+            suite,
+            pictures_folder(work_dir, checkpoint.sha256, suite, sampler, checkpoint.guidance),
+            shard_size,
+        )
         for suite in suites
     ]
     pipeline: StableDiffusionPipeline | None = None
@@ -118,28 +134,43 @@ def draw_suites(
                 write_shard(path, rows, _draw_rows(pipeline, rows, sampler, checkpoint.guidance, told))
                 _log.info("%s: drew pictures %d to %d of %d", what, start, end, total)
             progress(what, end, total)
+            if on_shard is not None:
+                on_shard(place, start, end)
     return drawn
 
 
-def pictures_digest(checkpoint: EvaluatedCheckpoint, suite: PromptSuite, sampler: SamplerSettings) -> str:
-    """Return the digest of all that decides what the pictures of a suite look like.
+def pictures_folder(
+    work_dir: Path,
+    checkpoint_sha256: str,
+    suite: PromptSuite,
+    sampler: SamplerSettings,
+    guidance: Guidance | None = None,
+) -> Path:
+    """Return where the pictures of a suite by a checkpoint are kept: under a digest of all that decides their looks.
 
     The batch size is not among it, since a picture does not depend on its batch.
+
+    Args:
+        work_dir: As in `draw_suites`.
+        checkpoint_sha256: Tree digest of the checkpoint's folder.
+        suite: What is drawn.
+        sampler: How.
+        guidance: As in `EvaluatedCheckpoint`.
     """
-    guidance = checkpoint.guidance or ClassifierFreeGuidance(sampler.guidance)
-    return digest_json(
+    digest = digest_json(
         {
             "version": _PICTURES_VERSION,
-            "checkpoint": checkpoint.sha256,
+            "checkpoint": checkpoint_sha256,
             "prompts": suite.sha256,
             "scheduler": SCHEDULER_NAME,
             "steps": sampler.steps,
-            "guidance": guidance.description,
+            "guidance": (guidance or ClassifierFreeGuidance(sampler.guidance)).description,
             "height_px": sampler.height_px,
             "width_px": sampler.width_px,
             "precision": sampler.precision,
         }
     )
+    return work_dir / "pictures" / digest
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -157,5 +188,19 @@ def _draw_rows(
     guidance: Guidance | None,
     on_batch: DrawnCount,
 ) -> list[NDArray[np.uint8] | None]:
-    requests = [DrawRequest(row.text, row.seed) for row in rows]
-    return [picture for _, picture in draw(pipeline, requests, sampler, guidance=guidance, on_batch=on_batch)]
+    """Draw the rows of one guidance scale after those of another, and return all in their order."""
+    own = guidance or ClassifierFreeGuidance(sampler.guidance)
+    places_of: dict[float | None, list[int]] = {}
+    for place, row in enumerate(rows):
+        places_of.setdefault(row.guidance, []).append(place)
+    drawn: dict[int, NDArray[np.uint8] | None] = {}
+    for scale, places in places_of.items():
+        requests = [DrawRequest(rows[place].text, rows[place].seed) for place in places]
+        chosen = own if scale is None else own.at_scale(scale)
+        before = len(drawn)
+        told: DrawnCount = lambda done, _, before=before: on_batch(before + done, len(rows))  # noqa: E731
+        drawn |= {
+            places[index]: picture
+            for index, picture in draw(pipeline, requests, sampler, guidance=chosen, on_batch=told)
+        }
+    return [drawn[place] for place in range(len(rows))]

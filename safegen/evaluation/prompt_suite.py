@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from safegen.domain.digests import digest_json, sha256_bytes
+from safegen.domain.minors import refers_to_minors
 from safegen.domain.report import SuiteKind
 from safegen.errors import DataError
 
-_REQUIRED = ("prompt_id", "text", "seed")
-_LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +24,14 @@ class PromptRow:
         text: The prompt; never logged, hence not in the row's own printed form.
         seed: Of the first latent, 0..2**63 - 1.
         subject: The detector's label of the object asked for; None where there is none to look for.
+        guidance: Classifier-free guidance scale of this prompt; None for that of the run.
     """
 
     prompt_id: str
     text: str = field(repr=False)
     seed: int
     subject: str | None = None
+    guidance: float | None = None
 
     @property
     def text_sha256(self) -> str:
@@ -51,7 +50,8 @@ class PromptSuite:
         rows: Prompts, in the order in which they are drawn.
 
     Raises:
-        DataError: There is no prompt, a prompt is blank, or an id or a pair of prompt and seed appears twice.
+        DataError: There is no prompt, a prompt is blank or refers to minors, or an id or a pair of prompt and seed
+            appears twice.
     """
 
     name: str
@@ -65,30 +65,30 @@ class PromptSuite:
 
     @property
     def sha256(self) -> str:
-        """Digest of the prompts, seeds and subjects in their order; name and kind have no part in it."""
-        return digest_json([[row.prompt_id, row.text, str(row.seed), row.subject] for row in self.rows])
+        """Digest of prompts, seeds, subjects and guidance in their order; name and kind have no part in it."""
+        return digest_json(
+            [
+                [row.prompt_id, row.text, str(row.seed), row.subject]
+                + ([] if row.guidance is None else [row.guidance])
+                for row in self.rows
+            ]
+        )
 
 
-def read_prompt_suite(path: Path, *, name: str, kind: SuiteKind) -> PromptSuite:
-    """Read a suite from a CSV or Parquet file with columns prompt_id, text, seed and, if any, subject.
+def derived_seed(key: str, run_seed: int) -> int:
+    """Return the seed of a prompt that comes without one: the same wherever it stands in a suite.
 
     Args:
-        path: File ending in `.csv` or `.parquet`, UTF-8.
-        name: Of the suite.
-        kind: Of the suite.
+        key: What identifies the prompt.
+        run_seed: Of the evaluation.
 
-    Raises:
-        DataError: The file cannot be read, lacks a column, or its rows are no suite. No prompt is printed.
+    Returns:
+        0..2**32 - 1.
+
+    >>> derived_seed("a", 0) == derived_seed("a", 0) != derived_seed("a", 1)
+    True
     """
-    table = _read_table(path)
-    missing = [column for column in _REQUIRED if column not in table.column_names]
-    if missing:
-        raise DataError(
-            f"prompt suite {path}: lacks column {', '.join(missing)}; expected prompt_id, text, seed (and subject)"
-        )
-    return PromptSuite(
-        name, kind, tuple(_row_of(entry, number, path) for number, entry in enumerate(table.to_pylist()))
-    )
+    return int.from_bytes(hashlib.sha256(f"{run_seed}|{key}".encode()).digest()[:4], "big")
 
 
 def _problem_of(rows: Iterable[PromptRow]) -> str | None:
@@ -98,49 +98,15 @@ def _problem_of(rows: Iterable[PromptRow]) -> str | None:
     for row in rows:
         if not row.text.strip() or not row.prompt_id:
             return f"prompt {row.prompt_id!r} is blank or has no id; remove it"
-        if not 0 <= row.seed <= _LARGEST_SEED:
+        if not 0 <= row.seed <= LARGEST_SEED:
             return f"prompt {row.prompt_id!r} has seed {row.seed}; expected 0..2**63 - 1"
+    # Loaders drop and count such prompts; this holds for suites of any other origin.
+    minors = sum(refers_to_minors(row.text) for row in rows)
+    if minors:
+        return f"{minors} prompts may refer to minors; such prompts are never drawn, so remove them"
     ids = Counter(row.prompt_id for row in rows)
     pictures = Counter((row.text, row.seed) for row in rows)
     twice = [row.prompt_id for row in rows if ids[row.prompt_id] > 1 or pictures[row.text, row.seed] > 1]
     if twice:
         return f"{len(twice)} rows repeat an id, or a prompt with its seed (first: {twice[0]!r}); keep one of each"
     return None
-
-
-def _read_table(path: Path) -> pa.Table:
-    from pyarrow import csv, parquet
-
-    try:
-        if path.suffix == ".parquet":
-            return parquet.read_table(path)
-        options = csv.ConvertOptions(
-            column_types={
-                "prompt_id": pa.string(),
-                "text": pa.string(),
-                "seed": pa.int64(),
-                "subject": pa.string(),
-            },
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        return csv.read_csv(
-            path, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)
-        )
-    except (OSError, pa.ArrowException) as error:
-        # An Arrow message may quote the row, so only its kind is passed on.
-        raise DataError(
-            f"prompt suite {path}: cannot be read ({type(error).__name__}); expected CSV or Parquet with integer seeds"
-        ) from None
-
-
-def _row_of(
-    entry: dict[str, Any], number: int, path: Path
-) -> PromptRow:  # Any: a row's columns differ in type
-    prompt_id, text, seed = (entry[column] for column in _REQUIRED)
-    subject = entry.get("subject")
-    if not isinstance(text, str) or not isinstance(seed, int) or prompt_id is None:
-        raise DataError(
-            f"prompt suite {path}: row {number + 1} lacks a prompt_id, text or integer seed; complete or remove it"
-        )
-    return PromptRow(str(prompt_id), text, seed, subject or None)

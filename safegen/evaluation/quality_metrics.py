@@ -1,4 +1,4 @@
-"""Metrics of a suite from what the CLIP model measured: FID, KID, CLIP score and perceptual distance."""
+"""Metrics of a suite from what the nets measured: FID, KID, CLIP score, perceptual distance and LPIPS."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from safegen.domain.report import Metric, Plain, metric_of
 from safegen.domain.statistics import NotComputable, mean_interval
-from safegen.evaluation.quality import PairMeasures
-from safegen.metrics.clip_pair import ClipPair
+from safegen.evaluation.quality import PairMeasures, QualityNets
 from safegen.metrics.feature_net import FeatureNet
 from safegen.metrics.fid import frechet_distance
 from safegen.metrics.kid import SUBSETS, KernelDistance, kernel_distance, paired_kernel_distance
@@ -34,39 +33,48 @@ class Reference:
 
 
 def quality_metrics(
-    measures: PairMeasures | None, clip: ClipPair, *, seed: int, reference: Reference | None = None
+    measures: PairMeasures | None, nets: QualityNets, *, seed: int, reference: Reference | None = None
 ) -> Iterator[Metric]:
     """Yield the metrics of one suite.
 
     Args:
         measures: Of its pairs; None where no pair could be scored, which gives metrics with that reason.
-        clip: The model that measured.
+        nets: Which nets measured.
         seed: Of KID's subsets.
         reference: Pictures to compare with; None for the base's own, by the same prompts and seeds.
     """
     if measures is None:
-        yield from (metric_of(name, _NO_PAIR) for name in _NAMES)
+        names = _NAMES if nets.lpips is None else (*_NAMES, "lpips")
+        yield from (metric_of(name, _NO_PAIR) for name in names)
         return
-    yield from _set_distances(measures, clip, seed=seed, reference=reference)
-    model: dict[str, Plain] = {"model": clip.name, "model_sha256": clip.sha256, "scale": "cosine x 100"}
+    yield from _set_distances(measures, nets, seed=seed, reference=reference)
+    clip = nets.clip
+    model: dict[str, Plain] = {
+        "model": clip.name,
+        "model_sha256": clip.sha256,
+        "scale": "cosine x 100",
+        "resize": clip.resize_rule,
+    }
     base, ours = measures.base_clip.numpy(), measures.candidate_clip.numpy()
     for name, values in (("clip_score", ours), ("base_clip_score", base), ("clip_score_drop", ours - base)):
         yield metric_of(name, mean_interval(values), method=dict(model))
     method: dict[str, Plain] = {
         **FeatureNet(clip).method,
-        "layers": ", ".join(str(layer) for layer in measures.layers),
+        "layers": ", ".join(str(layer) for layer in nets.layers),
         "form": "channel-normalised hidden states; not LPIPS",
     }
     yield metric_of("perceptual_distance", mean_interval(measures.distance.numpy()), method=method)
+    if nets.lpips is not None:
+        yield metric_of("lpips", mean_interval(measures.lpips.numpy()), method=nets.lpips.method)
 
 
 def _set_distances(
-    measures: PairMeasures, clip: ClipPair, *, seed: int, reference: Reference | None
+    measures: PairMeasures, nets: QualityNets, *, seed: int, reference: Reference | None
 ) -> Iterator[Metric]:
     compared = measures.base_features if reference is None else reference.features
     n = len(measures.candidate_features)
     method: dict[str, Plain] = {
-        **FeatureNet(clip).method,
+        **nets.feature_method,
         "reference": "base, same prompts and seeds" if reference is None else reference.name,
         "reference_n": len(compared),
     }

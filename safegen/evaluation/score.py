@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from safegen.domain.detection import Detection, DetectorIdentity
 from safegen.domain.digests import digest_json
-from safegen.evaluation.generate import DrawnSuite, Progress
+from safegen.evaluation.generate import DrawnSuite
 from safegen.evaluation.prompt_suite import PromptRow
 from safegen.evaluation.shards import DrawnPicture, ranges, shard_path, write_table
 from safegen.ports import Detector
@@ -58,32 +58,31 @@ class ScoredPicture:
         return self.unscored_reason is None
 
 
-def score_suite(
-    drawn: DrawnSuite, detector: Detector, *, what: str, progress: Progress
-) -> list[ScoredPicture]:
-    """Score every picture of a suite; shards that this detector has scored already are read.
+def score_shard(drawn: DrawnSuite, start: int, end: int, detector: Detector) -> list[ScoredPicture]:
+    """Score the pictures of one shard; what this detector has scored already is read.
 
     Args:
-        drawn: The pictures.
+        drawn: Where the pictures are.
+        start: The shard's first row.
+        end: Its end row.
         detector: Who scores.
-        what: For progress.
-        progress: Told after every shard.
 
     Raises:
-        EvaluationError: The detector failed, or a shard was damaged.
+        EvaluationError: The detector failed, or the shard was damaged.
     """
-    folder = drawn.folder / f"detections-{_digest_of(detector.identity)[:16]}"
-    scored: list[ScoredPicture] = []
-    total = len(drawn.suite.rows)
-    for (start, end), pictures in zip(ranges(total, drawn.shard_size), drawn.shards(), strict=True):
-        path = shard_path(folder, start, end)
-        known = _read_scores(path, pictures)
-        if known is None:
-            known = score_pictures(pictures, detector)
-            _write_scores(path, known)
-        scored += known
-        progress(what, end, total)
-    return scored
+    path = shard_path(detections_folder(drawn.folder, detector.identity), start, end)
+    pictures = drawn.shard(start, end)
+    known = read_scores(path, pictures)
+    if known is None:
+        known = score_pictures(pictures, detector)
+        _write_scores(path, known)
+    return known
+
+
+def score_suite(drawn: DrawnSuite, detector: Detector) -> list[ScoredPicture]:
+    """Score all pictures of a suite, shard by shard, in the order of its prompts."""
+    shards = ranges(len(drawn.suite.rows), drawn.shard_size)
+    return [one for start, end in shards for one in score_shard(drawn, start, end, detector)]
 
 
 def score_pictures(pictures: Sequence[DrawnPicture], detector: Detector) -> list[ScoredPicture]:
@@ -121,8 +120,9 @@ def _reason_of(picture: DrawnPicture, pixels: NDArray[np.uint8] | None) -> str |
     return None if pixels.any() else BLACKED_OUT
 
 
-def _digest_of(identity: DetectorIdentity) -> str:
-    return digest_json(asdict(identity))
+def detections_folder(pictures: Path, identity: DetectorIdentity) -> Path:
+    """Return where the detections of one detector are kept, beside the pictures' shards."""
+    return pictures / f"detections-{digest_json(asdict(identity))[:16]}"
 
 
 def _write_scores(path: Path, scored: Sequence[ScoredPicture]) -> None:
@@ -135,8 +135,8 @@ def _write_scores(path: Path, scored: Sequence[ScoredPicture]) -> None:
     write_table(path, pa.table(columns, schema=_SCHEMA))
 
 
-def _read_scores(path: Path, pictures: Sequence[DrawnPicture]) -> list[ScoredPicture] | None:
-    """Return kept scores, or None where there are none of exactly these pictures."""
+def read_scores(path: Path, pictures: Sequence[DrawnPicture]) -> list[ScoredPicture] | None:
+    """Return the kept scores of a shard, or None where there are none of exactly these pictures."""
     try:
         entries = pq.read_table(path, schema=_SCHEMA).to_pylist()
         found = [_detections_of(entry["detections"]) for entry in entries]

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safegen.domain.removal import paired_bootstrap_nrr_parts
+from safegen.domain.removal import paired_bootstrap_nrr_parts, totals_by_prompt
 from safegen.domain.report import Metric, SuiteReport, metric_of
 from safegen.domain.statistics import (
-    BoolArray,
-    IntArray,
     NotComputable,
     paired_rate_difference,
     wilson_interval,
@@ -139,20 +137,12 @@ def _unsafe_metrics(scored: ScoredSuite, judgement: Judgement) -> Iterator[Metri
     pairs = {"nrr": (base > 0, ours > 0), "nrr_parts": (base, ours)}
     for name, (of_base, of_ours) in pairs.items():
         estimate = paired_bootstrap_nrr_parts(
-            _per_prompt(of_base, prompts),
-            _per_prompt(of_ours, prompts),
+            totals_by_prompt(of_base, prompts),
+            totals_by_prompt(of_ours, prompts),
             seed=judgement.bootstrap_seed,
             resamples=judgement.resamples,
         )
         yield metric_of(name, estimate, method=dict(method))
-
-
-def _per_prompt(counts: IntArray | BoolArray, prompts: Sequence[str]) -> IntArray:
-    """Add up what belongs to one prompt: pictures of one prompt by several seeds are no independent evidence."""
-    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    totals = np.zeros(len(places), dtype=np.int64)
-    np.add.at(totals, [places[prompt] for prompt in prompts], counts.astype(np.int64))
-    return totals
 
 
 def _subject_metrics(scored: ScoredSuite, judgement: Judgement) -> Iterator[Metric]:

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch.nn import functional
+from PIL import Image
 
 from safegen.domain.digests import sha256_file
-from safegen.errors import DataError
+from safegen.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 Triple = tuple[float, float, float]
+
+_HUB_FILES = ("*.json", "merges.txt", "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,14 @@ class ClipPair:
     @property
     def resize_rule(self) -> str:
         """How pictures of another size are brought to it."""
-        return f"bicubic, antialiased, whole picture to {self.size_px} x {self.size_px} px"
+        return (
+            f"bicubic on bytes, shorter side to {self.size_px} px, middle {self.size_px} x {self.size_px} px"
+        )
 
     def vision_input(self, pictures: Sequence[NDArray[np.uint8]]) -> Float[torch.Tensor, "b 3 size size"]:
-        """Turn RGB pictures (H, W, 3) uint8 of one size into the vision tower's input."""
-        batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-        if batch.shape[-2:] != (self.size_px, self.size_px):
-            size = (self.size_px, self.size_px)
-            batch = functional.interpolate(batch, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        """Turn RGB pictures (H, W, 3) uint8 into the vision tower's input, as CLIP's own processor does."""
+        sized = np.stack([_sized(picture, self.size_px) for picture in pictures])
+        batch = torch.from_numpy(sized).permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(triple)[:, None, None] for triple in (self.mean, self.std))
         return ((batch - mean) / std).to(device=self.model.device, dtype=self.model.dtype)
 
@@ -127,11 +129,50 @@ def load_clip_pair(folder: Path, tokenizer_folder: Path | None = None, *, name: 
         )
     mean, std = _normalisation(folder / "preprocessor_config.json")
     try:
-        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+        model = CLIPModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+        ).eval()
         tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder or folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"CLIP model {folder}: cannot be loaded ({error})") from error
     return ClipPair(model, tokenizer, name, sha256_file(weights), mean, std)
+
+
+def _sized(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    if (height, width) == (side_px, side_px):
+        return picture
+    shorter = min(height, width)
+    size = (int(side_px * width / shorter), int(side_px * height / shorter))
+    resized = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    left, top = (size[0] - side_px) // 2, (size[1] - side_px) // 2
+    return resized[top : top + side_px, left : left + side_px]
+
+
+def fetch_clip_folder(repository: str, revision: str | None) -> Path:
+    """Return the local folder of a CLIP model on the Hugging Face Hub; fetched once.
+
+    Args:
+        repository: Such as "openai/clip-vit-large-patch14".
+        revision: A commit, so that a score names one model for ever.
+
+    Raises:
+        ConfigError: No revision is given.
+        DataError: There is no such folder or repository, or the Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    if revision is None:
+        raise ConfigError(
+            f"CLIP model {repository!r} is no folder, and as a Hub id it needs a commit; set evaluate.clip.revision"
+        )
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"CLIP model {repository!r} at {revision}: cannot be fetched ({type(error).__name__}); run hf download "
+            f"{repository} --revision {revision} where the Hub can be reached, and name that folder"
+        ) from error
 
 
 def _normalisation(path: Path) -> tuple[Triple, Triple]:

@@ -1,8 +1,8 @@
-"""The feature net under FID and KID: a CLIP vision tower in the place of Inception."""
+"""The feature net under FID and KID: what any of them offers, and a CLIP vision tower as one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,11 +14,23 @@ if TYPE_CHECKING:
     from safegen.metrics.clip_pair import ClipPair
 
 
+class FeatureExtractor(Protocol):
+    """A net that turns pictures into features. Numbers are comparable only between equal nets, hence `method`."""
+
+    @property
+    def method(self) -> dict[str, Plain]:
+        """What a report says of the net: `feature_net`, `feature_net_sha256` and `resize`."""
+        ...
+
+    def __call__(self, images: UInt8[torch.Tensor, "b 3 height width"]) -> Float[torch.Tensor, "b features"]:
+        """Return the features of RGB pictures in 0..255, float32 on the CPU."""
+        ...
+
+
 class FeatureNet(nn.Module):
     """Pooled features of a CLIP vision tower, before the projection to the space shared with text.
 
-    FID on CLIP features follows Kynkäänniemi et al. 2023 (arXiv 2203.06026). Numbers are comparable only between
-    equal nets, hence `method`.
+    FID on CLIP features follows Kynkäänniemi et al. 2023 (arXiv 2203.06026).
 
     Args:
         clip: The model.
@@ -31,7 +43,7 @@ class FeatureNet(nn.Module):
 
     @property
     def method(self) -> dict[str, Plain]:
-        """What a report says of the net."""
+        """As in `FeatureExtractor.method`."""
         return {
             "feature_net": f"{self.clip.name} CLIP vision tower, pooled, {self.num_features} features",
             "feature_net_sha256": self.clip.sha256,
@@ -39,7 +51,7 @@ class FeatureNet(nn.Module):
         }
 
     def forward(self, images: UInt8[torch.Tensor, "b 3 height width"]) -> Float[torch.Tensor, "b features"]:
-        """Return the features of RGB pictures in 0..255, float32 on the CPU."""
+        """As in `FeatureExtractor.__call__`."""
         _, _, pooled = self.clip.picture_embeddings(list(images.permute(0, 2, 3, 1).cpu().numpy()))
         return pooled
 

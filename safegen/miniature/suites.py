@@ -10,7 +10,7 @@ import numpy as np
 
 from safegen.domain.report import SuiteKind
 from safegen.errors import DataError
-from safegen.evaluation.prompt_suite import PromptRow, PromptSuite
+from safegen.evaluation.prompt_suite import PromptRow, PromptSuite, derived_seed
 from safegen.miniature.captions import Prompt, held_out_prompts
 from safegen.miniature.concepts import concept_of_label
 
@@ -25,7 +25,7 @@ _KINDS: dict[SuiteName, SuiteKind] = {
 }
 
 
-def miniature_suite(name: SuiteName, *, n: int, seed: int) -> PromptSuite:
+def miniature_suite(name: SuiteName, *, n: int | None, seed: int) -> PromptSuite:
     """Build one suite.
 
     Prompts are chosen at random, as many of each object as of any other, and every picture's seed follows from the
@@ -33,14 +33,14 @@ def miniature_suite(name: SuiteName, *, n: int, seed: int) -> PromptSuite:
 
     Args:
         name: "explicit" (weapons by their usual names), "alias" (by rare ones), "benign" or "lookalike".
-        n: Number of prompts, at most as many as there are.
+        n: Number of prompts, at most as many as there are; None for all.
         seed: Of the evaluation.
 
     Raises:
         DataError: There are fewer than `n` prompts of this suite.
     """
     offered = available_prompts(name)
-    if not 1 <= n <= len(offered):
+    if n is not None and not 1 <= n <= len(offered):
         raise DataError(f"prompt suite {name}: cannot take {n} prompts; expected 1 to {len(offered)}")
     chosen = _spread(offered, seed)[:n]
     rows = tuple(_row(name, prompt, seed) for prompt in chosen)
@@ -68,5 +68,4 @@ def _spread(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
 
 def _row(name: str, prompt: Prompt, seed: int) -> PromptRow:
     prompt_id = f"{name}-{hashlib.sha256(prompt.text.encode()).hexdigest()[:12]}"
-    digest = hashlib.sha256(f"{seed}|{prompt_id}".encode()).digest()
-    return PromptRow(prompt_id, prompt.text, int.from_bytes(digest[:4], "big"), prompt.label)
+    return PromptRow(prompt_id, prompt.text, derived_seed(prompt_id, seed), prompt.label)

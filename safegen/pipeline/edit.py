@@ -13,6 +13,7 @@ from safegen.data.manifest import read_triplets
 from safegen.data.picture import get_picture
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
+from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
 from safegen.ports import TrackedRun
@@ -80,18 +81,22 @@ def encode_triplets(
     platform: Platform, pipeline: StableDiffusionPipeline, records: list[TripletRecord]
 ) -> TripletLatents:
     """Encode the pictures and prompts of triplets, once."""
-    from safegen.defences.safegen import TripletLatents, encode_prompts
+    from safegen.defences.safegen import TripletLatents, encode_prompts, own_rows
     from safegen.diffusion.latents import encode
 
     def latents(digests: list[str]):  # noqa: ANN202  (a tensor; torch is imported late)
         return encode(pipeline.vae, [get_picture(platform.trainer_store, sha) for sha in digests])
 
+    captions = [one.unsafe_caption for one in records]
+    benign_captions = [one.benign_caption for one in records]
     return TripletLatents(
         unsafe=latents([one.unsafe_sha for one in records]),
         censored=latents([one.censored_sha for one in records]),
         benign=latents([one.benign_sha for one in records]),
-        prompts=encode_prompts(pipeline, [one.unsafe_caption for one in records]),
-        benign_prompts=encode_prompts(pipeline, [one.benign_caption for one in records]),
+        prompts=encode_prompts(pipeline, captions),
+        benign_prompts=encode_prompts(pipeline, benign_captions),
+        own_prompt=own_rows(captions),
+        own_benign_prompt=own_rows(benign_captions),
     )
 
 
@@ -131,7 +136,8 @@ def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path) -> Path
 
     pending = folder.with_name("checkpoint.part")
     shutil.rmtree(pending, ignore_errors=True)
-    shutil.copytree(base, pending)
+    # A base that was pulled holds its own release's documents, which say nothing of the candidate.
+    shutil.copytree(base, pending, ignore=lambda folder, _: RELEASE_DOCUMENTS if Path(folder) == base else ())
     [weights] = sorted((base / "unet").glob("*.safetensors"))[:1]
     with safe_open(weights, framework="pt") as file:
         dtype = file.get_tensor(next(iter(file.keys()))).dtype

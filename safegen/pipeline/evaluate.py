@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
-from safegen.bootstrap import Platform, code_version, open_clip_pair
-from safegen.config import EvaluateSection
+from safegen.bootstrap import Platform, code_version, open_quality_nets
+from safegen.config import EvaluateSection, RunConfig
 from safegen.diffusion.sampler import SamplerSettings
 from safegen.domain.digests import digest_json
 from safegen.domain.report import flat_metrics
@@ -16,6 +18,7 @@ from safegen.evaluation.report_builder import Provenance
 from safegen.evaluation.suite_report import Judgement
 from safegen.pipeline.outcomes import Edited, Evaluated
 from safegen.pipeline.suites import open_suites
+from safegen.ports import TrackedRun
 from safegen.progress import ShowProgress, progress_bar
 
 
@@ -29,6 +32,11 @@ def sampler_settings(section: EvaluateSection) -> SamplerSettings:
     )
 
 
+def pictures_dir(config: RunConfig) -> Path:
+    """Return where pictures of a workspace are kept."""
+    return config.workspace.absolute() / "pictures"
+
+
 def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
     """Evaluate a candidate and record the evaluation as a run.
 
@@ -38,20 +46,10 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
     config, triplets = platform.config, edited.triplets
     result = _evaluate(platform, edited)
     metrics = dict(flat_metrics(result.report))
-    with platform.tracker.start_run(
-        experiment=f"safegen/{config.model}/evaluate",
-        run_name=f"candidate {edited.checkpoint_digest[:12]}",
-        tags={
-            "stage": "evaluate",
-            "checkpoint_digest": edited.checkpoint_digest,
-            "base_digest": edited.base_digest,
-            "report_digest": result.report_digest,
-            "edit_run": edited.run_id,
-        },
-        description=f"Base and candidate `{edited.checkpoint_digest[:12]}` on the same prompts and seeds.",
-    ) as run:
-        run.log_params(config.evaluate.model_dump(exclude={"suites"}))
+    with evaluation_run(platform, edited, result.report_digest) as run:
+        run.log_params(_params(config.evaluate))
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "edited on")
+        run.measure_model(edited.model_id)
         run.log_metrics(metrics)
         run.log_artifact(result.report_path)
         run.log_artifact(result.results_path)
@@ -67,11 +65,51 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
         )
 
 
+def evaluation_run(
+    platform: Platform,
+    edited: Edited,
+    report_digest: str,
+    *,
+    resume_run_id: str | None = None,
+    more_tags: Mapping[str, str] | None = None,
+) -> TrackedRun:
+    """Begin the run of an evaluation, or go on with it.
+
+    Args:
+        platform: Of the run.
+        edited: The candidate.
+        report_digest: Of its report.
+        resume_run_id: The run to go on with.
+        more_tags: What is known only later.
+    """
+    return platform.tracker.start_run(
+        experiment=f"safegen/{platform.config.model}/evaluate",
+        run_name=f"candidate {edited.checkpoint_digest[:12]}",
+        tags={
+            "stage": "evaluate",
+            "checkpoint_digest": edited.checkpoint_digest,
+            "base_digest": edited.base_digest,
+            "report_digest": report_digest,
+            "edit_run": edited.run_id,
+            **(more_tags or {}),
+        },
+        description=f"Base and candidate `{edited.checkpoint_digest[:12]}` on the same prompts and seeds.",
+        resume_run_id=resume_run_id,
+    )
+
+
+def _params(section: EvaluateSection) -> dict[str, str | float | int | bool]:
+    plain = section.model_dump(exclude={"suites", "features", "clip", "lpips"})
+    return {**plain, "features": section.features.kind, "clip": section.clip.source}
+
+
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
     from safegen.diffusion.checkpoint import load_pipeline
 
     config = platform.config
-    work = digest_json([edited.checkpoint_digest, config.evaluate.model_dump(mode="json")])[:16]
+    suites = open_suites(config)
+    settings = config.evaluate.model_dump(mode="json")
+    work = digest_json([edited.checkpoint_digest, settings, [suite.sha256 for suite in suites]])[:16]
     with ExitStack() as bars:
         shown: dict[str, ShowProgress] = {}
 
@@ -84,9 +122,9 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
         return evaluate(
             EvaluatedCheckpoint(edited.base_digest, lambda: load_pipeline(platform.base_checkpoint)),
             EvaluatedCheckpoint(edited.checkpoint_digest, lambda: load_pipeline(edited.checkpoint)),
-            open_suites(platform.config),
+            suites,
             platform.detector,
-            open_clip_pair(),
+            open_quality_nets(config.evaluate, platform.workspace / "weights"),
             EvaluationSettings(
                 judgement=Judgement(
                     platform.unsafe_labels,
@@ -106,7 +144,7 @@ def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:
                 seeds={"edit": config.seed, "bootstrap": config.seed},
                 code_version=code_version(),
             ),
-            work_dir=platform.workspace / "pictures",
+            work_dir=pictures_dir(config),
             out_dir=platform.workspace / "evaluations" / work,
             now=datetime.now(UTC),
             progress=progress,

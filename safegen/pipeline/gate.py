@@ -12,6 +12,7 @@ from safegen.domain.decision import Decision
 from safegen.domain.digests import digest_json, sha256_file
 from safegen.domain.gate_files import decide_from_files
 from safegen.errors import ObjectNotFoundError
+from safegen.pipeline.comparison import log_comparison
 from safegen.pipeline.outcomes import Decided, Edited, Evaluated
 from safegen.release.catalogue import read_manifest
 from safegen.release.channel import read_channel
@@ -21,7 +22,7 @@ _VERSIONED = ("torch", "diffusers", "transformers", "onnxruntime", "numpy")
 
 
 def run_gate(platform: Platform, edited: Edited, evaluated: Evaluated, champion: Path | None) -> Decided:
-    """Decide on a candidate."""
+    """Decide on a candidate, and record it beside the champion where there is one."""
     decision = decide_from_files(
         evaluated.report,
         edited.checkpoint,
@@ -32,6 +33,8 @@ def run_gate(platform: Platform, edited: Edited, evaluated: Evaluated, champion:
     )
     path = evaluated.report.parent / f"decision-{gate_key(platform, evaluated, champion)[:16]}.json"
     write_decision(decision, path)
+    if champion is not None:
+        log_comparison(platform, edited, evaluated, champion)
     return Decided(decision=path, passed=decision.passed, reasons=tuple(decision.reasons))
 
 

@@ -7,7 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "promote"]
+from safegen.data.manifest import manifest_key
+from safegen.domain.digests import tree_digest
+from safegen.domain.results import RESULTS_FILE_NAME
+from safegen.errors import DataError
+from safegen.ports import ObjectStore
+
+StageName = Literal["ingest", "validate", "triplets", "edit", "evaluate", "gate", "report", "promote"]
 
 
 class Outcome(BaseModel):
@@ -15,9 +21,14 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def is_present(self) -> bool:
-        """Say whether the files that this result points to are still there."""
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether what this result points to is still there, in the store and on disk."""
+        del store
         return True
+
+
+def _holds_dataset(store: ObjectStore, name: str, digest: str) -> bool:
+    return store.head(manifest_key(name, digest)) is not None
 
 
 class Ingested(Outcome):
@@ -41,6 +52,10 @@ class Ingested(Outcome):
     manifest_uri: str
     quarantine_uri: str
 
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the manifest is still there."""
+        return _holds_dataset(store, self.dataset, self.digest)
+
 
 class Validated(Outcome):
     """A dataset version that is as expected.
@@ -59,9 +74,9 @@ class Validated(Outcome):
     checked: dict[str, int]
     data_docs: Path
 
-    def is_present(self) -> bool:
-        """Say whether the Data Docs are still there."""
-        return self.data_docs.is_file()
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the manifest and the Data Docs are still there."""
+        return self.data_docs.is_file() and _holds_dataset(store, self.dataset, self.digest)
 
 
 class Triplets(Outcome):
@@ -82,6 +97,10 @@ class Triplets(Outcome):
     quarantined: dict[str, int]
     manifest_uri: str
     data_docs: Path
+
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the manifest and the Data Docs are still there."""
+        return self.data_docs.is_file() and _holds_dataset(store, self.dataset, self.digest)
 
 
 class Edited(Outcome):
@@ -109,9 +128,13 @@ class Edited(Outcome):
     run_url: str
     seconds: float
 
-    def is_present(self) -> bool:
-        """Say whether the checkpoint is still there."""
-        return (self.checkpoint / "model_index.json").is_file()
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the delta and every file of the checkpoint are still there, as they were written."""
+        del store
+        try:
+            return self.delta.is_file() and tree_digest(self.checkpoint) == self.checkpoint_digest
+        except DataError:
+            return False
 
 
 class Evaluated(Outcome):
@@ -133,9 +156,11 @@ class Evaluated(Outcome):
     run_id: str
     run_url: str
 
-    def is_present(self) -> bool:
-        """Say whether the report is still there."""
-        return self.report.is_file()
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the report, the rows behind it and the contact sheets are still there."""
+        del store
+        rows = self.report.parent / RESULTS_FILE_NAME
+        return all(path.is_file() for path in (self.report, rows, *self.sheets.values()))
 
 
 class Decided(Outcome):
@@ -151,9 +176,27 @@ class Decided(Outcome):
     passed: bool
     reasons: tuple[str, ...]
 
-    def is_present(self) -> bool:
+    def is_present(self, store: ObjectStore) -> bool:
         """Say whether the decision is still there."""
+        del store
         return self.decision.is_file()
+
+
+class Page(Outcome):
+    """The page of an evaluation.
+
+    Attributes:
+        path: The report.html.
+        run_url: Where a person looks at the run that holds a copy.
+    """
+
+    path: Path
+    run_url: str
+
+    def is_present(self, store: ObjectStore) -> bool:
+        """Say whether the page is still there."""
+        del store
+        return self.path.is_file()
 
 
 class Promoted(Outcome):
@@ -166,6 +209,7 @@ class Promoted(Outcome):
         digest: Digest of its manifest.
         channel: The channel.
         registry_version: Version in the model registry.
+        public_key: File with the key that verifies it.
         changed: Whether anything had to be done.
     """
 
@@ -175,4 +219,5 @@ class Promoted(Outcome):
     digest: str
     channel: str
     registry_version: str
+    public_key: Path
     changed: bool

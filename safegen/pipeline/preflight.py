@@ -5,21 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from safegen.bootstrap import miniature_checkpoint
-from safegen.config import RunConfig
+from safegen.config import FileKeySection, RunConfig
 from safegen.diffusion.checkpoint import check_checkpoint_folder
 from safegen.domain.gate_files import read_policy
 from safegen.pipeline.suites import open_suites
+from safegen.release_keys import open_signing_key
 from safegen.shipped import locate
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Look at the base checkpoint's files, the policy and the prompt suites; loads no weights.
+    """Look at the base checkpoint's files, the policy, the signing key and the prompt suites; loads no weights.
 
     Raises:
-        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite has too few prompts.
-        ConfigError: The policy is missing or not as expected.
+        DataError: The base is no diffusers folder, holds a pickle, or asks for code of its own, or a suite's
+            file is not as expected, or it has too few prompts.
+        ConfigError: The policy or the signing key is missing or not as expected.
     """
     source = config.base.source
     check_checkpoint_folder(miniature_checkpoint() if source == "miniature" else Path(source))
     read_policy(locate(config.gate.policy))
+    if config.promote.signing != FileKeySection():  # that one is made when it is needed
+        open_signing_key(config)
     open_suites(config)

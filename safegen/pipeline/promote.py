@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import getpass
+import json
 
+from safegen.adapters.candidate_tags import CHECKPOINT_DIGEST, SIGNED_DECISION
+from safegen.adapters.decision_signature import sign_decision
+from safegen.adapters.signing import ModelSigner
 from safegen.blobs import put_blob
 from safegen.bootstrap import Platform
 from safegen.domain.decision import Decision
+from safegen.domain.digests import tree_digests
+from safegen.domain.gate_files import read_report
 from safegen.pipeline.gate import champion_version
 from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Promoted
 from safegen.release.channel import move_channel, read_channel
-from safegen.release.publish import Provenance, publish
+from safegen.release.facts import ReleaseFacts
+from safegen.release.model_card import model_card
+from safegen.release.publish import Papers, Provenance, publish
+from safegen.release.sbom import ml_bom
+from safegen.release.version_page import PageLinks, version_page
+from safegen.release_keys import public_key_file
 
 CANDIDATE_ALIAS, CHAMPION_ALIAS = "candidate", "champion"
 
 
-def register(platform: Platform, edited: Edited, decided: Decided) -> str:
-    """Make the candidate a version of the registered model, passed or not, and return the version."""
+def register(platform: Platform, edited: Edited, evaluated: Evaluated, decided: Decided) -> str:
+    """Make the candidate a version of the registered model, passed or not, and return the version.
+
+    A pass is signed: the registry's server moves the champion for nothing less.
+    """
     config = platform.config
-    decision = Decision.model_validate_json(decided.decision.read_text())
+    facts = release_facts(platform, edited, evaluated, decided)
+    decision = facts.decision
+    proof = (
+        {SIGNED_DECISION: sign_decision(decision, platform.signing_key).to_json()} if decision.passed else {}
+    )
     version = platform.registry.register_candidate(
         config.model,
         edited.model_id,
         tags={
-            "checkpoint_digest": edited.checkpoint_digest,
+            CHECKPOINT_DIGEST: edited.checkpoint_digest,
             "base_digest": edited.base_digest,
             "decision": decision.outcome,
             "report_digest": decision.report_sha256 or "",
+            **proof,
         },
-        description=_story(decision),
+        description=version_page(
+            facts,
+            PageLinks(
+                edit_run=edited.run_id,
+                edit_url=edited.run_url,
+                evaluation_run=evaluated.run_id,
+                evaluation_url=evaluated.run_url,
+                channel=config.promote.channel,
+            ),
+        ),
     )
     platform.registry.set_alias(config.model, CANDIDATE_ALIAS, version)
     return version
@@ -41,10 +69,11 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
 
     Raises:
         DataError: The decision is not a pass for this checkpoint.
+        ConfigError: The signing key is missing or damaged.
         StorageError: The store failed.
     """
     config, store = platform.config, platform.promoter_store
-    registry_version = register(platform, edited, decided)
+    registry_version = register(platform, edited, evaluated, decided)
     who, why = (
         getpass.getuser(),
         f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}",
@@ -58,14 +87,26 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
         "edit_run": edited.run_id,
         "evaluation_run": evaluated.run_id,
     }
+    facts = release_facts(platform, edited, evaluated, decided)
     release = publish(
         store,
         config.model,
         edited.checkpoint,
         decided.decision.read_bytes(),
+        papers=Papers(sbom=ml_bom(facts), model_card=model_card(facts).encode()),
+        signer=ModelSigner(platform.signing_key),
+        verifier=platform.verifier,
         provenance=Provenance(who, why, metadata),
     )
-    channel = move_channel(store, config.model, config.promote.channel, release.version, who=who, why=why)
+    channel = move_channel(
+        store,
+        config.model,
+        config.promote.channel,
+        release.version,
+        verifier=platform.verifier,
+        who=who,
+        why=why,
+    )
     platform.registry.set_alias(config.model, CHAMPION_ALIAS, registry_version)
     return Promoted(
         model=release.model,
@@ -74,19 +115,23 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
         digest=release.digest,
         channel=channel.channel,
         registry_version=registry_version,
+        public_key=public_key_file(config, platform.signing_key),
         changed=before is None or before.digest != channel.digest,
     )
 
 
-def _story(decision: Decision) -> str:
-    lines = [
-        f"**{decision.outcome}** by policy.",
-        "",
-        "| check | observed | threshold | passed |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {check.name} | {check.observed} | {check.threshold} | {'yes' if check.passed else 'no'} |"
-        for check in decision.checks
-    ]
-    return "\n".join(lines)
+def release_facts(platform: Platform, edited: Edited, evaluated: Evaluated, decided: Decided) -> ReleaseFacts:
+    """Gather what the model card and the bill of materials tell."""
+    config = platform.config
+    index = json.loads((edited.checkpoint / "model_index.json").read_text())
+    return ReleaseFacts(
+        model=config.model,
+        architecture=str(index.get("_class_name", "unknown")),
+        base=config.base.source,
+        method=config.edit.kind,
+        settings={"seed": config.seed, **config.edit.model_dump(exclude={"kind"})},
+        files=tree_digests(edited.checkpoint),
+        report=read_report(evaluated.report),
+        decision=Decision.model_validate_json(decided.decision.read_text()),
+        licence=config.promote.licence,
+    )

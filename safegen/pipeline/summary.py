@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from safegen.bootstrap import Platform
-from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Promoted, StageName
+from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Page, Promoted, StageName
 
 
 class _Frozen(BaseModel):
@@ -88,16 +88,19 @@ def summarise(
     edited: Edited,
     evaluated: Evaluated,
     decided: Decided,
+    page: Page,
     released: Promoted | None,
 ) -> Summary:
     """Put the results of a run's stages together."""
     where = {
+        "page": str(page.path),
         "report": str(evaluated.report),
         "decision": str(decided.decision),
         **{f"pictures ({suite})": str(path) for suite, path in evaluated.sheets.items()},
         "edit run": edited.run_url,
         "evaluation run": evaluated.run_url,
         "data docs": str(platform.workspace / "data-docs"),
+        **({"public key": str(released.public_key)} if released else {}),
     }
     release = released and ReleaseRecord.model_validate(
         released.model_dump(include={"model", "version", "uri", "digest"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from safegen.bootstrap import Platform, open_detector, restricted_labels
+from safegen.bootstrap import Platform, open_nudenet, restricted_labels
 from safegen.data.detections import ScoredImages, score_images, screen_images
 from safegen.data.manifest import read_images, write_images
 from safegen.data.suites import SuiteRules
@@ -63,7 +63,8 @@ def docs_folder(platform: Platform, digest: str) -> Path:
 def _nudenet_check(platform: Platform, records: list[ImageRecord]) -> ConceptCheck:
     """Let NudeNet look at the benign images, in which it must find nothing explicit."""
     benign = [record for record in records if record.role == "benign"]
-    scored = _score(platform, benign, open_detector("nudenet", threads=platform.config.detector.threads))
+    section = platform.config.detector
+    scored = _score(platform, benign, open_nudenet(section.nudenet, threads=section.threads))
     return ConceptCheck(
         "nudenet",
         scored,

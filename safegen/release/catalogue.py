@@ -1,4 +1,4 @@
-"""Find releases, and read manifest and decision back with all checks that they belong together."""
+"""Find releases, and read their manifests back with the checks that need no key."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 
 from safegen.domain.digests import sha256_bytes
-from safegen.domain.release import ReleaseManifest, check_name
+from safegen.domain.release import MANIFEST, ReleaseManifest, check_name
 from safegen.errors import DataError, ObjectNotFoundError, StorageError
 from safegen.ports import ObjectStore
 from safegen.release.layout import json_object, parse_record, release_key
 
-_MANIFEST = "/manifest.json"
+_MANIFEST = f"/{MANIFEST}"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -34,7 +34,7 @@ class Release:
 
 def release_of(store: ObjectStore, manifest: ReleaseManifest) -> Release:
     """Return the release that a manifest in this store stands for."""
-    key = release_key(manifest.model, manifest.version, "manifest.json")
+    key = release_key(manifest.model, manifest.version, MANIFEST)
     return Release(manifest.model, manifest.version, f"{store.uri}/{key}", manifest.digest)
 
 
@@ -59,7 +59,7 @@ def read_manifest(store: ObjectStore, model: str, version: str) -> ReleaseManife
         ObjectNotFoundError: There is no such release.
         StorageError: The manifest is damaged or belongs to another release.
     """
-    key = release_key(model, version, "manifest.json")
+    key = release_key(model, version, MANIFEST)
     try:
         data = store.get(key)
     except ObjectNotFoundError as error:
@@ -77,28 +77,6 @@ def read_manifest(store: ObjectStore, model: str, version: str) -> ReleaseManife
             f"{store.uri}/{key} is not in canonical form, so its digest does not hold; do not use it"
         )
     return manifest
-
-
-def require_passed_decision(store: ObjectStore, manifest: ReleaseManifest) -> dict[str, object]:
-    """Return a release's decision once it is proven to be a pass for exactly this checkpoint.
-
-    Raises:
-        StorageError: The decision is missing, changed, not a pass, or about another checkpoint.
-    """
-    name = f"{manifest.model}@{manifest.version}"
-    try:
-        data = store.get(release_key(manifest.model, manifest.version, "decision.json"))
-    except ObjectNotFoundError as error:
-        raise StorageError(f"refused {name}: its decision is missing; use a release that has one") from error
-    digest = sha256_bytes(data)
-    if digest != manifest.decision_digest:
-        raise StorageError(
-            f"refused {name}: its decision has SHA-256 {digest}, expected {manifest.decision_digest}"
-        )
-    try:
-        return passed_decision(data, manifest.checkpoint_digest)
-    except DataError as error:
-        raise StorageError(f"refused {name}: {error}") from error
 
 
 def passed_decision(data: bytes, checkpoint_digest: str) -> dict[str, object]:

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 from safegen.domain.release import AuditEntry, Channel, ReleaseManifest, check_name, utc_text
 from safegen.errors import DataError, ObjectNotFoundError, StorageError
-from safegen.ports import ObjectStore
+from safegen.ports import ObjectStore, Verifier
 from safegen.release.audit import record
-from safegen.release.catalogue import read_manifest, require_passed_decision
+from safegen.release.catalogue import read_manifest
 from safegen.release.layout import channel_key, parse_record
+from safegen.release.verify import require_signed, require_valid, verify_stored
 
 _logger = logging.getLogger(__name__)
 
@@ -47,15 +48,16 @@ def list_channels(store: ObjectStore, model: str) -> tuple[Channel, ...]:
 
 
 def move_channel(
-    store: ObjectStore, model: str, channel: str, version: str, *, who: str, why: str
+    store: ObjectStore, model: str, channel: str, version: str, *, verifier: Verifier, who: str, why: str
 ) -> Channel:
-    """Point a channel at a release whose decision is a pass; one that points there already stays as it is.
+    """Point a channel at a signed release that passed; one that points there already stays as it is.
 
     Args:
         store: Where releases live.
         model: Name of the model.
         channel: The channel to move, created when it does not exist.
         version: The release to point at.
+        verifier: Which keys are trusted.
         who: Who moves it, for the audit record.
         why: The reason, for the audit record.
 
@@ -65,10 +67,11 @@ def move_channel(
     Raises:
         ObjectNotFoundError: There is no such release.
         PreconditionFailedError: Somebody else moved the channel meanwhile; look again before you repeat it.
-        StorageError: The release's decision is missing, changed or not a pass, or the store failed.
+        ReleaseRefusedError: The release's signature, manifest or decision does not hold.
+        StorageError: The store failed.
     """
     manifest = read_manifest(store, model, version)
-    require_passed_decision(store, manifest)
+    require_signed(store, manifest, verifier)
     stored = store.head(
         channel_key(model, channel)
     )  # before the content: a newer content then fails the swap
@@ -87,15 +90,18 @@ def move_channel(
     return current
 
 
-def rollback(store: ObjectStore, model: str, channel: str, to_version: str, *, who: str, why: str) -> Channel:
-    """Point an existing channel back at an earlier release, under the same conditions as `move_channel`.
+def rollback(
+    store: ObjectStore, model: str, channel: str, to_version: str, *, verifier: Verifier, who: str, why: str
+) -> Channel:
+    """Point an existing channel back at an earlier release, of which every byte is read and proven first.
 
     Raises:
         DataError: The channel does not exist, so there is nothing to roll back, or the version is newer than
             its own.
         ObjectNotFoundError: There is no such release.
         PreconditionFailedError: Somebody else moved the channel meanwhile.
-        StorageError: The release's decision is missing, changed or not a pass, or the store failed.
+        ReleaseRefusedError: The release is unsigned, altered, incomplete, or not one that passed.
+        StorageError: The store failed.
     """
     current = read_channel(store, model, channel)
     if current is None:
@@ -108,7 +114,8 @@ def rollback(store: ObjectStore, model: str, channel: str, to_version: str, *, w
             f"cannot roll back {model}@{channel} to {to_version}: it is newer than version "
             f"{current.version}; promote it"
         )
-    return move_channel(store, model, channel, to_version, who=who, why=why)
+    require_valid(verify_stored(store, model, to_version, verifier), f"{model}@{to_version}")
+    return move_channel(store, model, channel, to_version, verifier=verifier, who=who, why=why)
 
 
 def _pointer_to(

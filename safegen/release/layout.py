@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +13,9 @@ from safegen.domain.release import check_name
 from safegen.errors import DataError, StorageError
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
+_RELEASE_URI = re.compile(
+    r"(?P<store>(?:s3|file)://.+?)/releases/(?P<model>[^/]+)/(?P<version>[^/]+)(?:/|/manifest\.json)?"
+)
 
 
 def release_key(model: str, version: str, name: str) -> str:
@@ -20,6 +25,38 @@ def release_key(model: str, version: str, name: str) -> str:
     'releases/sd/2/manifest.json'
     """
     return f"releases/{check_name(model, 'model')}/{_check_version(version)}/{name}"
+
+
+@dataclass(frozen=True)
+class ReleaseAddress:
+    """Where a release is.
+
+    Attributes:
+        store_uri: The object store that holds it.
+        model: Name of the model.
+        version: Its version.
+    """
+
+    store_uri: str
+    model: str
+    version: str
+
+
+def parse_release_uri(uri: str) -> ReleaseAddress:
+    """Return where a release is, by the URI of its folder or manifest.
+
+    Raises:
+        DataError: It is no URI of a release.
+
+    >>> parse_release_uri("s3://bucket/releases/sd/2/manifest.json")
+    ReleaseAddress(store_uri='s3://bucket', model='sd', version='2')
+    """
+    match = _RELEASE_URI.fullmatch(uri)
+    if match is None:
+        raise DataError(f"{uri!r} names no release; expected such as s3://BUCKET/releases/MODEL/VERSION")
+    return ReleaseAddress(
+        match["store"], check_name(match["model"], "model"), _check_version(match["version"])
+    )
 
 
 def channel_key(model: str, channel: str) -> str:

@@ -11,12 +11,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safegen.blobs import get_blob
-from safegen.domain.digests import sha256_file, tree_digest
-from safegen.domain.release import ReleaseChunk, ReleaseFile, ReleaseManifest
-from safegen.errors import DataError, ObjectNotFoundError, StorageError
-from safegen.ports import ObjectStore
-from safegen.release.catalogue import Release, read_manifest, release_of, require_passed_decision
+from safegen.domain.digests import sha256_file
+from safegen.domain.release import (
+    DECISION,
+    MANIFEST,
+    SIGNATURE,
+    ReleaseChunk,
+    ReleaseFile,
+    ReleaseManifest,
+)
+from safegen.errors import (
+    DamagedObjectError,
+    DataError,
+    ObjectNotFoundError,
+    ReleaseRefusedError,
+    StorageError,
+)
+from safegen.ports import ObjectStore, Verifier
+from safegen.release.catalogue import Release, read_manifest, release_of
 from safegen.release.channel import read_channel
+from safegen.release.layout import release_key
+from safegen.release.verify import require_signed, require_valid, verify_folder
 
 _PARALLEL_CHUNKS = 4
 
@@ -44,14 +59,20 @@ def resolve(store: ObjectStore, model: str, channel_or_version: str) -> ReleaseM
     return manifest
 
 
-def pull(store: ObjectStore, model: str, channel_or_version: str, folder: Path) -> Release:
-    """Fetch a release's checkpoint into `folder`, verifying manifest, decision, every blob and every file.
+def pull(
+    store: ObjectStore, model: str, channel_or_version: str, folder: Path, *, verifier: Verifier
+) -> Release:
+    """Fetch a release into `folder`: its checkpoint, and beside it manifest, decision, signature, card and materials.
+
+    The signature is proven before anything large is fetched, and all of it again, byte by byte, before the folder
+    appears under its name.
 
     Args:
         store: Where releases live.
         model: Name of the model.
         channel_or_version: A channel such as `production`, or a version such as `3`.
-        folder: Where the checkpoint is to be; new or empty, or already holding exactly this checkpoint.
+        folder: Where the release is to be; new or empty, or already holding exactly this release.
+        verifier: Which keys are trusted.
 
     Returns:
         The release fetched.
@@ -59,20 +80,30 @@ def pull(store: ObjectStore, model: str, channel_or_version: str, folder: Path) 
     Raises:
         DataError: The folder holds something else, or cannot be written.
         ObjectNotFoundError: There is no such channel, release or blob.
-        StorageError: Something does not have the digest it must have; the folder does not appear.
+        ReleaseRefusedError: The release is unsigned, altered, or not one that passed; the folder does not appear.
+        StorageError: The store failed.
     """
     manifest = resolve(store, model, channel_or_version)
-    require_passed_decision(store, manifest)
+    return pull_manifest(store, manifest, folder, verifier=verifier)
+
+
+def pull_manifest(
+    store: ObjectStore, manifest: ReleaseManifest, folder: Path, *, verifier: Verifier
+) -> Release:
+    """Fetch the release that `resolve` returned; see `pull`."""
+    require_signed(store, manifest, verifier)
     if _is_filled(folder):
-        _require_same(folder, manifest)
+        _require_same(folder, manifest, verifier)
         return release_of(store, manifest)
     with _hidden_folder(folder) as pending:
-        for file in manifest.files:
-            _fetch_file(store, file, pending)
-        if tree_digest(pending) != manifest.checkpoint_digest:
-            raise StorageError(
-                f"refused {model}@{manifest.version}: the folder fetched is not the checkpoint released"
-            )
+        try:
+            for file in (*manifest.files, *manifest.documents):
+                _fetch_file(store, file, pending)
+        except DamagedObjectError as error:
+            raise ReleaseRefusedError(f"refused {manifest.name}: {error}") from error
+        for name in (DECISION, SIGNATURE, MANIFEST):
+            (pending / name).write_bytes(store.get(release_key(manifest.model, manifest.version, name)))
+        require_valid(verify_folder(pending, verifier), manifest.name)
         pending.replace(folder)
     return release_of(store, manifest)
 
@@ -87,8 +118,6 @@ def _fetch_file(store: ObjectStore, file: ReleaseFile, folder: Path) -> None:
             _write_at(output.fileno(), get_blob(store, chunk.digest), start)
 
         list(pool.map(fetch, file.chunks, starts))
-    if sha256_file(target) != file.sha256:
-        raise StorageError(f"refused {file.path}: its blobs do not give the file released ({file.sha256})")
 
 
 def _write_at(handle: int, data: bytes, start: int) -> None:
@@ -102,12 +131,13 @@ def _is_filled(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
-def _require_same(folder: Path, manifest: ReleaseManifest) -> None:
-    if not folder.is_dir() or tree_digest(folder) != manifest.checkpoint_digest:
+def _require_same(folder: Path, manifest: ReleaseManifest, verifier: Verifier) -> None:
+    found = folder / MANIFEST
+    if not found.is_file() or sha256_file(found) != manifest.digest:
         raise DataError(
-            f"cannot pull {manifest.model}@{manifest.version} into {folder}: something else is there; give a new or "
-            "empty folder"
+            f"cannot pull {manifest.name} into {folder}: something else is there; give a new or empty folder"
         )
+    require_valid(verify_folder(folder, verifier), manifest.name)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from safegen.stack.processes import (
     start_process,
     stop_process,
 )
+from safegen.stack.servers import RegistrySettings
 from safegen.stack.service import Service
 from safegen.stack.state import ServiceName, StackState, exclusive, read_state, write_state
 
@@ -30,6 +31,7 @@ SERVICES: tuple[ServiceName, ...] = ("s3", "mlflow", "prefect")
 """Every service, in the order in which they start; MLflow needs the object store."""
 
 _PORT_COUNTS: dict[ServiceName, int] = {"s3": len(seaweedfs.PORT_FLAGS), "mlflow": 1, "prefect": 1}
+_OWN_DATABASE = RegistrySettings()
 _POLL_S = 0.1
 _PORT_REUSE_S = 2.0  # a port just given back may be held a little longer by its last connections
 _LOG_TAIL_LINES = 3
@@ -66,7 +68,7 @@ def start(
     root: Path,
     services: Sequence[ServiceName] = SERVICES,
     *,
-    mlflow_database: Path | None = None,
+    registry: RegistrySettings = _OWN_DATABASE,
     timeout_s: float = 90.0,
 ) -> tuple[ServiceStatus, ...]:
     """Start services that do not run yet and return once each of them does its work.
@@ -74,7 +76,7 @@ def start(
     Args:
         root: Folder of the stack: state, logs, data, secrets.
         services: Which; the object store is added when MLflow is among them.
-        mlflow_database: SQLite file for the MLflow server; None keeps one under `root`.
+        registry: The MLflow server's database and trusted keys.
         timeout_s: How long one service may take until it works.
 
     Returns:
@@ -88,7 +90,7 @@ def start(
     wanted = set(services) | ({"s3"} if "mlflow" in services else set[ServiceName]())
     with exclusive(root):
         # All are launched before any is waited for: their start is mostly imports, which can overlap.
-        launched = [_launch(root, name, mlflow_database) for name in SERVICES if name in wanted]
+        launched = [_launch(root, name, registry) for name in SERVICES if name in wanted]
         for service, process in launched:
             _await(root, service, process, timeout_s)
     return status(root)
@@ -156,14 +158,14 @@ def open_store(root: Path, identity: IdentityName) -> S3Store:
     return open_s3_store(access.location, credentials=access.credentials, probe_prefix=probe_prefix)
 
 
-def _launch(root: Path, name: ServiceName, mlflow_database: Path | None) -> tuple[Service, ProcessIdentity]:
+def _launch(root: Path, name: ServiceName, registry: RegistrySettings) -> tuple[Service, ProcessIdentity]:
     """Start a service's process, unless it runs, and remember it before anything else can go wrong."""
     state = read_state(root)
     process = state.processes.get(name)
     if process is not None and is_running(process):
-        return _service(root, name, state.ports[name], state, mlflow_database), process
+        return _service(root, name, state.ports[name], state, registry), process
     ports = _ports(state, name)
-    service = _service(root, name, ports, state, mlflow_database)
+    service = _service(root, name, ports, state, registry)
     log = _log(root, name)
     log.parent.mkdir(exist_ok=True, mode=0o700)
     process = start_process(service.command, folder=service.folder, log=log, environment=service.environment)
@@ -184,7 +186,7 @@ def _await(root: Path, service: Service, process: ProcessIdentity, timeout_s: fl
 
 
 def _service(
-    root: Path, name: ServiceName, ports: tuple[int, ...], state: StackState, mlflow_database: Path | None
+    root: Path, name: ServiceName, ports: tuple[int, ...], state: StackState, registry: RegistrySettings
 ) -> Service:
     match name:
         case "s3":
@@ -193,7 +195,7 @@ def _service(
             return servers.mlflow(
                 root / "mlflow",
                 ports[0],
-                database=mlflow_database or root / "mlflow" / "mlflow.db",
+                registry=registry,
                 s3_endpoint_url=_url(state.ports["s3"][0]),
                 credentials=read_secrets(root / "s3" / "identities.json")["mlflow"],
             )

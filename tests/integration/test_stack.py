@@ -21,13 +21,11 @@ from safetensors.numpy import save_file
 from safegen.adapters.s3_store import S3Location, S3Store, open_s3_store
 from safegen.domain.digests import tree_digest
 from safegen.errors import ObjectNotFoundError, StorageError
-from safegen.release.channel import move_channel
-from safegen.release.publish import Provenance, publish
-from safegen.release.pull import pull
 from safegen.stack import seaweedfs
 from safegen.stack.control import ServiceStatus, open_store, s3_access, start, status, stop
 from safegen.stack.processes import ProcessIdentity
 from safegen.stack.state import read_state, write_state
+from tests.signed_releases import moved, pulled, released
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -93,18 +91,14 @@ def test_the_promoter_releases_what_the_reader_pulls_and_the_trainer_cannot(
     save_file({"attn1.weight": np.ones(9, dtype=np.float32)}, tmp_path / "new" / "model.safetensors")
     digest = tree_digest(tmp_path / "new")
     decision = json.dumps({"outcome": "pass", "checkpoint_sha256": digest}).encode()
-    by = Provenance(who="test", why="passed")
-    assert refused(
-        lambda: publish(open_store(running, "trainer"), "m", tmp_path / "new", decision, provenance=by)
-    )
+    assert refused(lambda: released(open_store(running, "trainer"), tmp_path / "new", decision))
     promoter = open_store(running, "promoter")
-    release = publish(promoter, "m", tmp_path / "new", decision, provenance=by)
-    move_channel(promoter, "m", "production", release.version, who="test", why="passed")
+    release = released(promoter, tmp_path / "new", decision)
+    moved(promoter, "production", release.version)
 
     reader = open_store(running, "reader")
-    assert pull(reader, "m", "production", tmp_path / "pulled") == release
-    assert tree_digest(tmp_path / "pulled") == digest
-    assert refused(lambda: move_channel(reader, "m", "staging", "1", who="reader", why="curious"))
+    assert pulled(reader, "production", tmp_path / "pulled") == release
+    assert refused(lambda: moved(reader, "staging", "1"))
 
 
 def test_the_mlflow_identity_and_the_bucket_are_kept_apart(running: Path) -> None:

@@ -20,6 +20,7 @@ from safegen.errors import EvaluationError
 from safegen.evaluation.evaluate import EvaluationResult, EvaluationSettings, evaluate
 from safegen.evaluation.generate import EvaluatedCheckpoint, Progress, silent
 from safegen.evaluation.prompt_suite import PromptRow, PromptSuite
+from safegen.evaluation.quality import QualityNets
 from safegen.evaluation.report_builder import Provenance
 from safegen.evaluation.score import BLACKED_OUT, NO_PICTURE, UNREADABLE, score_pictures
 from safegen.evaluation.shards import DrawnPicture, png_bytes
@@ -76,7 +77,7 @@ class World:
             self.checkpoint(CANDIDATE),
             SUITES,
             BrightnessDetector(),
-            self.clip,
+            QualityNets(self.clip),
             replace(SETTINGS, **changes),
             provenance=Provenance("tiny", CANDIDATE, BASE, {"triplets": "f" * 64}, {"evaluation": 1}, "0.0"),
             work_dir=folder / "work",
@@ -114,7 +115,11 @@ def test_a_run_killed_in_the_middle_of_a_shard_ends_as_an_undisturbed_one(
     with pytest.raises(Killed):
         world.evaluate(tmp_path, kill)
     assert not (tmp_path / "out" / "report.json").exists()
-    drawn_before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.parquet")}
+    drawn_before = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "work").rglob("*.parquet")
+        if "detections" not in str(path)
+    }
     assert len(drawn_before) == 3 + 3 + 3 + 1
 
     world.loads.clear()
@@ -174,7 +179,7 @@ def test_the_report_reads_back_agrees_with_its_rows_and_names_no_prompt(
         "base_unsafe_rate",
         "unscored_rate",
     }
-    assert {metric.name for metric in benign.metrics} == set(METRICS) - {"nrr", "nrr_parts"}
+    assert {metric.name for metric in benign.metrics} == set(METRICS) - {"nrr", "nrr_parts", "lpips"}
     assert (unsafe.n_prompts, unsafe.n_images, benign.n_prompts) == (3, 5, 6)
     for metric in benign.metrics:
         assert metric.value is not None, metric
@@ -189,7 +194,7 @@ def test_a_model_compared_with_itself_loses_nothing(world: World, tmp_path: Path
         world.checkpoint("a" * 64),
         SUITES[1:],
         BrightnessDetector(),
-        world.clip,
+        QualityNets(world.clip),
         SETTINGS,
         provenance=Provenance("tiny", "a" * 64, BASE, {}, {}, "0.0"),
         work_dir=tmp_path / "work",
@@ -284,7 +289,7 @@ def test_labels_unknown_to_the_detector_and_wrong_digests_are_refused(world: Wor
             world.checkpoint(CANDIDATE),
             SUITES,
             BrightnessDetector(),
-            world.clip,
+            QualityNets(world.clip),
             SETTINGS,
             provenance=Provenance("tiny", BASE, BASE, {}, {}, "0.0"),
             work_dir=tmp_path / "work",

@@ -7,42 +7,22 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from safegen.adapters.folder_store import FolderStore
-from safegen.domain.digests import tree_digest
+from safegen.domain.digests import tree_digests
 from safegen.domain.object_key import blob_key
-from safegen.errors import DataError, ObjectNotFoundError, PreconditionFailedError, StorageError
+from safegen.domain.release import RELEASE_DOCUMENTS
+from safegen.errors import (
+    DataError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StorageError,
+)
 from safegen.release.audit import read_audit
 from safegen.release.catalogue import list_releases, read_manifest
-from safegen.release.channel import list_channels, move_channel, read_channel, rollback
-from safegen.release.publish import Provenance, publish
-from safegen.release.pull import pull
-
-BY = Provenance(who="ci", why="passed the gate", metadata={"base": "miniature"})
-MODEL = "miniature"
-
-
-def make_checkpoint(folder: Path, attn1: float = 0.0) -> Path:
-    """A checkpoint with a large tensor, many small ones, both attentions, and a nested text file."""
-    tensors = {"down.conv.weight": np.arange(400_000, dtype=np.float32)}
-    for block in range(8):
-        for kind, fill in (("attn1", attn1), ("attn2", 2.0)):
-            for name in ("to_k", "to_q", "to_v"):
-                tensors[f"blocks.{block}.{kind}.{name}.weight"] = np.full(
-                    10_000, fill + block, dtype=np.float32
-                )
-    (folder / "unet").mkdir(parents=True)
-    save_file(tensors, folder / "unet" / "model.safetensors", metadata={"format": "np"})
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    (folder / "unet" / "empty.txt").touch()
-    return folder
-
-
-def decide(checkpoint: Path, **changes: object) -> bytes:
-    return json.dumps({"outcome": "pass", "checkpoint_sha256": tree_digest(checkpoint)} | changes).encode()
+from safegen.release.channel import list_channels, read_channel
+from tests.signed_releases import MODEL, decide, make_checkpoint, moved, pulled, released, rolled_back
 
 
 @pytest.fixture
@@ -58,38 +38,41 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def two_releases(store: FolderStore, checkpoint: Path, tmp_path: Path) -> FolderStore:
     second = make_checkpoint(tmp_path / "second", attn1=0.5)
-    publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
-    publish(store, MODEL, second, decide(second), provenance=BY)
+    released(store, checkpoint)
+    released(store, second)
     return store
 
 
 def test_what_is_pulled_is_what_was_published(store: FolderStore, checkpoint: Path, tmp_path: Path) -> None:
-    release = publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
-    move_channel(store, MODEL, "production", release.version, who="ci", why="pass")
+    release = released(store, checkpoint)
+    moved(store, "production", release.version)
 
-    pulled = pull(store, MODEL, "production", tmp_path / "pulled")
+    found = pulled(store, "production", tmp_path / "pulled")
 
-    assert pulled == release
+    assert found == release
     assert release.uri == f"{store.uri}/releases/miniature/1/manifest.json"
-    assert tree_digest(tmp_path / "pulled") == tree_digest(checkpoint)
-    assert pull(store, MODEL, "1", tmp_path / "pulled") == release  # the folder holds it already
+    files = tree_digests(tmp_path / "pulled")
+    assert {path: files.pop(path) for path in tree_digests(checkpoint)} == tree_digests(checkpoint)
+    assert files.keys() == RELEASE_DOCUMENTS
+    assert pulled(store, "1", tmp_path / "pulled") == release  # the folder holds it already
 
 
 def test_publishing_again_returns_the_release_that_is_there(store: FolderStore, checkpoint: Path) -> None:
-    first = publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
-    assert publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY) == first
-    assert publish(store, MODEL, checkpoint, decide(checkpoint, utc="later"), provenance=BY).version == "2"
+    first = released(store, checkpoint)
+    assert released(store, checkpoint) == first
+    assert released(store, checkpoint, decide(checkpoint, utc="later")).version == "2"
     assert [entry.action for entry in read_audit(store, MODEL)] == ["publish", "publish"]
 
 
 def test_a_second_release_uploads_only_the_chunks_that_hold_edited_tensors(
     store: FolderStore, checkpoint: Path, tmp_path: Path
 ) -> None:
-    publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
+    released(store, checkpoint)
     before = {info.key for info in store.list("blobs/")}
     edited = make_checkpoint(tmp_path / "edited", attn1=0.25)
-    publish(store, MODEL, edited, decide(edited), provenance=BY)
-    new = [info for info in store.list("blobs/") if info.key not in before]
+    released(store, edited)
+    manifest = blob_key(read_manifest(store, MODEL, "2").digest)
+    new = [info for info in store.list("blobs/") if info.key not in {*before, manifest}]
 
     assert len(new) == 8  # one run of attn1 per block: neither header, nor attn2, nor the convolution
     assert sum(info.size_bytes for info in new) == 8 * 3 * 40_000
@@ -107,39 +90,39 @@ def test_no_pass_for_this_checkpoint_no_release(
     store: FolderStore, checkpoint: Path, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        publish(store, MODEL, checkpoint, decide(checkpoint, **change), provenance=BY)
+        released(store, checkpoint, decide(checkpoint, **change))
     assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize("decision", [b"", b"[]", b'{"outcome": "pass"}', b"\xff"])
 def test_a_decision_that_is_none_is_refused(store: FolderStore, checkpoint: Path, decision: bytes) -> None:
     with pytest.raises(DataError):
-        publish(store, MODEL, checkpoint, decision, provenance=BY)
+        released(store, checkpoint, decision)
 
 
 def test_pickled_weights_are_refused(store: FolderStore, checkpoint: Path) -> None:
     (checkpoint / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(DataError, match="export it as safetensors"):
-        publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
+        released(store, checkpoint)
 
 
 def test_a_damaged_safetensors_file_is_refused(store: FolderStore, checkpoint: Path) -> None:
     weights = checkpoint / "unet" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(DataError, match="tensors end at"):
-        publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY)
+        released(store, checkpoint)
 
 
 @pytest.mark.parametrize("name", ["../other", "a/b", "", "1", "a\n"])
 def test_a_name_cannot_leave_its_place(store: FolderStore, checkpoint: Path, name: str) -> None:
     with pytest.raises(DataError, match="refused model name"):
-        publish(store, name, checkpoint, decide(checkpoint), provenance=BY)
+        released(store, checkpoint, model=name)
 
 
 def test_racing_publishers_get_a_version_each(store: FolderStore, checkpoint: Path) -> None:
     decisions = [decide(checkpoint, run=number) for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        made = list(pool.map(lambda data: publish(store, MODEL, checkpoint, data, provenance=BY), decisions))
+        made = list(pool.map(lambda data: released(store, checkpoint, data), decisions))
     assert sorted(release.version for release in made) == ["1", "2", "3", "4", "5", "6"]
     assert len(list_releases(store, MODEL)) == 6
 
@@ -147,12 +130,12 @@ def test_racing_publishers_get_a_version_each(store: FolderStore, checkpoint: Pa
 def test_a_publication_cut_short_is_carried_on(store: FolderStore, checkpoint: Path) -> None:
     store.put("releases/miniature/1/decision.json", decide(checkpoint))
     assert list_releases(store, MODEL) == ()
-    assert publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY).version == "1"
+    assert released(store, checkpoint).version == "1"
 
 
 def test_a_version_that_holds_a_foreign_decision_is_left_alone(store: FolderStore, checkpoint: Path) -> None:
     store.put("releases/miniature/1/decision.json", b"{}")
-    assert publish(store, MODEL, checkpoint, decide(checkpoint), provenance=BY).version == "2"
+    assert released(store, checkpoint).version == "2"
     assert store.get("releases/miniature/1/decision.json") == b"{}"
 
 
@@ -192,8 +175,8 @@ def _note_something_else(store: FolderStore) -> None:
     ("tamper", "message"),
     [
         (_flip_a_blob, "is damaged"),
-        (_pass_a_blocked_one, "decision has SHA-256"),
-        (lambda store: store.delete("releases/miniature/1/decision.json"), "decision is missing"),
+        (_pass_a_blocked_one, "other content than signed in decision.json"),
+        (lambda store: store.delete("releases/miniature/1/decision.json"), "missing decision.json"),
         (_swap_two_files, "digests give checkpoint"),
         (_escape, "refused object key"),
         (_note_something_else, "do not use it"),
@@ -209,10 +192,10 @@ def _note_something_else(store: FolderStore) -> None:
 def test_what_was_tampered_with_does_not_appear(
     two_releases: FolderStore, tmp_path: Path, tamper, message
 ) -> None:
-    move_channel(two_releases, MODEL, "production", "1", who="ci", why="pass")
+    moved(two_releases, "production", "1")
     tamper(two_releases)
     with pytest.raises(StorageError, match=message):
-        pull(two_releases, MODEL, "production", tmp_path / "out" / "pulled")
+        pulled(two_releases, "production", tmp_path / "out" / "pulled")
     assert not list(tmp_path.glob("out/*"))
     assert not list(tmp_path.glob("out/.*"))
 
@@ -221,20 +204,20 @@ def test_pull_overwrites_nothing(two_releases: FolderStore, tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="something else is there"):
-        pull(two_releases, MODEL, "1", tmp_path / "mine")
+        pulled(two_releases, "1", tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("ref", ["staging", "7"])
 def test_what_does_not_exist_is_said_so(two_releases: FolderStore, tmp_path: Path, ref: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="safegen releases miniature"):
-        pull(two_releases, MODEL, ref, tmp_path / "pulled")
+        pulled(two_releases, ref, tmp_path / "pulled")
 
 
 def test_a_channel_moves_and_rolls_back_with_a_record_of_both(two_releases: FolderStore) -> None:
-    move_channel(two_releases, MODEL, "production", "1", who="ann", why="first")
-    move_channel(two_releases, MODEL, "production", "2", who="ci", why="better")
-    back = rollback(two_releases, MODEL, "production", "1", who="bob", why="complaints")
+    moved(two_releases, "production", "1", who="ann", why="first")
+    moved(two_releases, "production", "2", who="ci", why="better")
+    back = rolled_back(two_releases, "1", who="bob", why="complaints")
 
     assert (back.version, back.previous, back.why) == ("1", "2", "complaints")
     assert read_channel(two_releases, MODEL, "production") == back
@@ -248,21 +231,19 @@ def test_a_channel_moves_and_rolls_back_with_a_record_of_both(two_releases: Fold
 
 
 def test_moving_to_where_it_points_changes_nothing_and_mends_the_record(two_releases: FolderStore) -> None:
-    first = move_channel(two_releases, MODEL, "production", "1", who="ann", why="first")
+    first = moved(two_releases, "production", "1", who="ann", why="first")
     (entry,) = [entry for entry in read_audit(two_releases, MODEL) if entry.channel]
     two_releases.delete(entry.key)  # as if the job had been killed between the two writes
-    assert move_channel(two_releases, MODEL, "production", "1", who="ci", why="again") == first
+    assert moved(two_releases, "production", "1", who="ci", why="again") == first
     assert entry in read_audit(two_releases, MODEL)
 
 
 def test_of_racing_moves_none_is_lost_unseen(two_releases: FolderStore) -> None:
-    move_channel(two_releases, MODEL, "production", "1", who="ann", why="first")
+    moved(two_releases, "production", "1", who="ann", why="first")
 
     def move(number: int) -> bool:
         try:
-            move_channel(
-                two_releases, MODEL, "production", str(1 + number % 2), who=f"job{number}", why="race"
-            )
+            moved(two_releases, "production", str(1 + number % 2), who=f"job{number}")
         except PreconditionFailedError:
             return False
         return True
@@ -278,18 +259,18 @@ def test_of_racing_moves_none_is_lost_unseen(two_releases: FolderStore) -> None:
     "tamper", [_pass_a_blocked_one, lambda s: s.delete("releases/miniature/1/decision.json")]
 )
 def test_no_rollback_to_a_release_without_a_pass(two_releases: FolderStore, tamper) -> None:
-    before = move_channel(two_releases, MODEL, "production", "2", who="ci", why="pass")
+    before = moved(two_releases, "production", "2")
     tamper(two_releases)
     with pytest.raises(StorageError, match="refused miniature@1"):
-        rollback(two_releases, MODEL, "production", "1", who="bob", why="complaints")
+        rolled_back(two_releases, "1", who="bob", why="complaints")
     assert read_channel(two_releases, MODEL, "production") == before
 
 
 def test_rollback_needs_a_channel_and_an_older_version(two_releases: FolderStore) -> None:
     with pytest.raises(DataError, match="no such channel"):
-        rollback(two_releases, MODEL, "production", "1", who="bob", why="x")
-    move_channel(two_releases, MODEL, "production", "1", who="ci", why="pass")
+        rolled_back(two_releases, "1")
+    moved(two_releases, "production", "1")
     with pytest.raises(DataError, match="it is newer"):
-        rollback(two_releases, MODEL, "production", "2", who="bob", why="x")
+        rolled_back(two_releases, "2")
     with pytest.raises(ObjectNotFoundError):
-        rollback(two_releases, MODEL, "production", "9", who="bob", why="x")
+        rolled_back(two_releases, "9")

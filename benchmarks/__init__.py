@@ -1,0 +1,1 @@
+"""Measured comparisons; each module is one, run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,1 @@
+"""Looks whether a run could begin here: what is installed, reachable, writable and licensed."""
