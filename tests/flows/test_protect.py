@@ -75,8 +75,11 @@ def test_what_passes_is_promoted_once_and_a_later_block_changes_nothing(
         champion = platform.registry.version_of_alias("short", "champion")
         assert champion is not None
         assert platform.registry.tags("short", champion)["decision"] == "pass"
-        pull(platform.promoter_store, "short", "production", tmp_path / "model", verifier=platform.verifier)
-    assert tree_digest(tmp_path / "model") == first_run.decision["checkpoint_sha256"]
+        release = pull(
+            platform.promoter_store, "short", "production", tmp_path / "model", verifier=platform.verifier
+        )
+    assert (tmp_path / "model" / "model_index.json").is_file()
+    assert release.checkpoint_digest == first_run.decision["checkpoint_sha256"]
 
     again = protect(lenient)
     assert _made(again) == []
