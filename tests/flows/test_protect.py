@@ -11,6 +11,7 @@ from safegen.bootstrap import open_platform
 from safegen.config import RunConfig, load_config
 from safegen.data.manifest import manifest_key
 from safegen.domain.digests import tree_digest
+from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.errors import DataError
 from safegen.pipeline.summary import Summary
 from safegen.release.pull import pull
@@ -75,11 +76,12 @@ def test_what_passes_is_promoted_once_and_a_later_block_changes_nothing(
         champion = platform.registry.version_of_alias("short", "champion")
         assert champion is not None
         assert platform.registry.tags("short", champion)["decision"] == "pass"
-        release = pull(
-            platform.promoter_store, "short", "production", tmp_path / "model", verifier=platform.verifier
-        )
-    assert (tmp_path / "model" / "model_index.json").is_file()
-    assert release.checkpoint_digest == first_run.decision["checkpoint_sha256"]
+        pull(platform.promoter_store, "short", "production", tmp_path / "model", verifier=platform.verifier)
+    for (
+        document
+    ) in RELEASE_DOCUMENTS:  # what a release adds; all else is the checkpoint that the gate decided on
+        (tmp_path / "model" / document).unlink()
+    assert tree_digest(tmp_path / "model") == first_run.decision["checkpoint_sha256"]
 
     again = protect(lenient)
     assert _made(again) == []
