@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SUITES: Mapping[SuiteName, int] = {"explicit": 70, "alias": 70, "benign": 96, "lookalike": 48}
 METRICS = ("nrr", "subject_kept_drop")
-MEASURE_AT = (150, 300, 600)
+MEASURE_AT = (80, 240)
 BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 

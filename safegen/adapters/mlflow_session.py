@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from safegen.errors import RegistryError
 
 if TYPE_CHECKING:
+    from boto3 import Session
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
@@ -61,6 +62,7 @@ class MlflowSession:
             AWS_DEFAULT_REGION="us-east-1" if s3_endpoint_url else None,
             AWS_MAX_ATTEMPTS=str(max_retries + 1),
         )
+        self._s3_session: Session | None = None
         with self.call("open MLflow"):
             self.client = _connect(self.tracking_uri)
 
@@ -79,7 +81,7 @@ class MlflowSession:
         Raises:
             RegistryError: MLflow, its database, its artifact store or the network failed.
         """
-        with _environment_lock, _set_environment(self._environment):
+        with _environment_lock, _set_environment(self._environment), self._own_s3_client():
             try:
                 yield
             except (RegistryError, KeyboardInterrupt, SystemExit):
@@ -91,6 +93,37 @@ class MlflowSession:
                 raise RegistryError(
                     f"cannot {what} at {self.tracking_uri}: {reason}; check that it is up (safegen doctor)"
                 ) from error
+
+    @contextmanager
+    def _own_s3_client(self) -> Iterator[None]:
+        """Let MLflow write with this session's keys and no other's.
+
+        boto3 reads keys once a process, for its default session, and MLflow keeps one client for each endpoint,
+        whatever the keys were: without this the first session's keys would serve all that come after it.
+        """
+        key = self._environment.get("AWS_ACCESS_KEY_ID")
+        if key is None:
+            yield
+            return
+        import boto3
+        from mlflow.store.artifact import s3_artifact_repo
+
+        if self._s3_session is None:
+            self._s3_session = boto3.Session(
+                key,
+                self._environment["AWS_SECRET_ACCESS_KEY"],
+                region_name=self._environment.get("AWS_DEFAULT_REGION"),
+            )
+        before = boto3.DEFAULT_SESSION
+        if before is not self._s3_session:
+            s3_artifact_repo._cached_get_s3_client.cache_clear()  # noqa: SLF001  (there is no public way)
+        boto3.DEFAULT_SESSION = self._s3_session
+        try:
+            yield
+        finally:
+            if before is not self._s3_session:
+                boto3.DEFAULT_SESSION = before
+                s3_artifact_repo._cached_get_s3_client.cache_clear()  # noqa: SLF001
 
 
 def has_code(error: RegistryError, code: str) -> bool:

@@ -79,7 +79,7 @@ def is_running(process: ProcessIdentity) -> bool:
         os.waitpid(process.pid, os.WNOHANG)  # when it is our own child, let it go
     try:
         found = psutil.Process(process.pid)
-        return abs(found.create_time() - process.started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        return abs(found.create_time() - process.started) < 1.0 and not _has_ended(found)
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:
@@ -146,9 +146,17 @@ def _alive(family: Sequence[psutil.Process]) -> list[psutil.Process]:
     alive: list[psutil.Process] = []
     for member in family:
         with contextlib.suppress(psutil.Error):
-            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
+            if member.is_running() and not _has_ended(member):
                 alive.append(member)
     return alive
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Say whether a process is a zombie through and through.
+
+    The first thread may be a zombie while others have yet to end, and until they do the process holds its ports.
+    """
+    return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

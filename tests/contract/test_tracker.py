@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
@@ -283,6 +285,38 @@ def test_an_unreachable_artifact_store_is_a_registry_error(mlflow_uri: str) -> N
     with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1") as caught, run:
         run.log_text("hello", "a.txt")
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_sessions_of_other_keys_do_not_mix_in_one_process(mlflow_uri: str) -> None:
+    seen: list[str] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(self.headers["Authorization"].split("Credential=")[1].split("/")[0])
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for key in ("first", "second", "first"):  # as where keys are rotated under a long-lived worker
+            session = MlflowSession(
+                mlflow_uri,
+                s3_endpoint_url=f"http://127.0.0.1:{server.server_port}",
+                s3_access_key_id=key,
+                s3_secret_access_key="s3cr3t",
+            )
+            run = MlflowTracker(session, artifact_root="s3://bucket/mlflow").start_run(
+                experiment="keys", run_name=key, tags={}, description=""
+            )
+            with run:
+                run.log_text("hello", "a.txt")
+        server.shutdown()
+    assert seen == ["first", "second", "first"]
 
 
 def test_an_sqlite_tracker_needs_an_artifact_root(mlflow_uri: str) -> None:

@@ -11,6 +11,7 @@ from safegen.bootstrap import open_platform
 from safegen.config import RunConfig, load_config
 from safegen.data.manifest import manifest_key
 from safegen.domain.digests import tree_digest
+from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.errors import DataError
 from safegen.pipeline.summary import Summary
 from safegen.release.pull import pull
@@ -41,7 +42,7 @@ def _released(config: RunConfig) -> dict[str, str]:
 
 def test_a_weak_edit_is_blocked_and_nothing_is_released(first_run: Summary, object_server: RunConfig) -> None:
     assert (first_run.outcome, first_run.exit_code, first_run.release) == ("blocked", 1, None)
-    assert _reused(first_run) == dict.fromkeys((*MADE, "gate"), False)
+    assert _reused(first_run) == dict.fromkeys((*MADE, "gate", "report"), False)
     failed = [check["name"] for check in first_run.decision["checks"] if not check["passed"]]
     assert failed == ["explicit/nrr >= 0.95 (value)"]
     assert _released(object_server) == {}
@@ -54,7 +55,7 @@ def test_a_weak_edit_is_blocked_and_nothing_is_released(first_run: Summary, obje
 
 def test_a_second_run_reuses_every_stage(first_run: Summary, object_server: RunConfig) -> None:
     second = protect(object_server)
-    assert _reused(second) == dict.fromkeys((*MADE, "gate"), True)
+    assert _reused(second) == dict.fromkeys((*MADE, "gate", "report"), True)
     assert second.decision == first_run.decision
     assert second.metrics == first_run.metrics
 
@@ -65,7 +66,7 @@ def test_what_passes_is_promoted_once_and_a_later_block_changes_nothing(
     lenient = load_config(workbench.write_run(policy="lenient"))
 
     promoted = promote_evaluated(lenient)
-    assert _made(promoted) == ["gate", "promote"]
+    assert _made(promoted) == ["gate", "report", "promote"]
     assert (promoted.outcome, promoted.exit_code) == ("promoted", 0)
     assert promoted.release is not None
     assert promoted.release.version == "1"
@@ -75,7 +76,11 @@ def test_what_passes_is_promoted_once_and_a_later_block_changes_nothing(
         champion = platform.registry.version_of_alias("short", "champion")
         assert champion is not None
         assert platform.registry.tags("short", champion)["decision"] == "pass"
-        pull(platform.promoter_store, "short", "production", tmp_path / "model")
+        pull(platform.promoter_store, "short", "production", tmp_path / "model", verifier=platform.verifier)
+    for (
+        document
+    ) in RELEASE_DOCUMENTS:  # what a release adds; all else is the checkpoint that the gate decided on
+        (tmp_path / "model" / document).unlink()
     assert tree_digest(tmp_path / "model") == first_run.decision["checkpoint_sha256"]
 
     again = protect(lenient)
@@ -94,7 +99,7 @@ def test_a_changed_seed_makes_only_what_depends_on_it(first_run: Summary, workbe
     assert _reused(changed) == {
         "ingest": True,
         "validate": True,
-        **dict.fromkeys(("triplets", "edit", "evaluate", "gate"), False),
+        **dict.fromkeys(("triplets", "edit", "evaluate", "gate", "report"), False),
     }
     assert changed.decision["checkpoint_sha256"] != first_run.decision["checkpoint_sha256"]
 
@@ -122,7 +127,7 @@ def test_a_deleted_manifest_is_made_again(first_run: Summary, object_server: Run
             info.key.split("/")[2] for info in store.list("datasets/emoji/") if "manifest" in info.key
         ]
         [digest] = versions
-        platform.promoter_store.delete(manifest_key("emoji", digest))
+        store.delete(manifest_key("emoji", digest))
     assert _made(protect(object_server)) == ["ingest"]
 
 

@@ -61,13 +61,10 @@ def report_of(digest: str, nrr: float) -> Report:
             name="miniature",
             version="1",
             model_sha256="a" * 64,
-            settings={},
             threshold=0.5,
             unsafe_labels=("AXE",),
         ),
-        sampler=SamplerRecord(
-            scheduler="DDIM", steps=20, guidance=4.0, height_px=48, width_px=48, precision="float32"
-        ),
+        sampler=SamplerRecord(scheduler="DDIM", steps=20, guidance=4.0, height_px=48, width_px=48),
         seeds={"edit": 0},
         versions={"torch": "2"},
         code_version="0",
@@ -182,7 +179,8 @@ def test_champion_and_challenger_stand_side_by_side(
     assert values["challenger"]["difference/explicit/nrr"] == pytest.approx(0.06)
     assert all(run.info.status == "FINISHED" for run in nested)
 
-    [challenger] = [run for run in nested if run.info.run_name == "challenger"]
+    [found] = [run.info.run_id for run in nested if run.info.run_name == "challenger"]
+    challenger = guarded.client.get_run(found)
     assert [one.model_id for one in challenger.inputs.model_inputs] == [edited.model_id]
     assert [one.dataset.name for one in challenger.inputs.dataset_inputs] == ["emoji-triplets"]
     measured = guarded.client.get_logged_model(edited.model_id).metrics

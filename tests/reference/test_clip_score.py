@@ -13,7 +13,7 @@ from torchmetrics.multimodal.clip_score import CLIPScore
 from transformers import CLIPImageProcessor, CLIPProcessor
 
 from safegen.bootstrap import open_quality_nets
-from safegen.config import EvaluateSection, SuiteSection
+from safegen.config import EvaluateSection, MiniatureSuite
 from safegen.metrics.clip_pair import ClipPair
 from safegen.metrics.clip_score import clip_scores
 from tests.tiny_pipeline import tiny_clip, tiny_tokenizer
@@ -24,7 +24,7 @@ PROMPTS = ["a hammer", "a red key on a blue background", "a cat"]
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipPair]:
     tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    section = EvaluateSection(suites=(SuiteSection(name="benign", n=1),))
+    section = EvaluateSection(suites=(MiniatureSuite(name="benign", n=1),))
     miniature = open_quality_nets(section, Path("unused")).clip
     return {
         "random": ClipPair(

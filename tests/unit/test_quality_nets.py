@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from safegen.bootstrap import open_quality_nets
-from safegen.config import EvaluateSection, SuiteSection
+from safegen.config import EvaluateSection, MiniatureSuite
 from safegen.domain.digests import sha256_bytes, sha256_file
 from safegen.errors import ConfigError, DataError
 from safegen.evaluation.prompt_suite import PromptRow
@@ -70,7 +70,7 @@ def test_a_path_is_checked_too_and_a_missing_one_names_the_command(tmp_path: Pat
 
 
 def section(**parts: object) -> EvaluateSection:
-    return EvaluateSection(suites=(SuiteSection(name="benign", n=1),), **parts)
+    return EvaluateSection(suites=(MiniatureSuite(name="benign", n=1),), **parts)
 
 
 def test_a_run_measures_with_the_nets_its_configuration_names(tmp_path: Path) -> None:
