@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,6 +186,32 @@ def test_the_report_reads_back_agrees_with_its_rows_and_names_no_prompt(
         assert metric.value is not None, metric
     assert benign.metric("fid").method["feature_net_sha256"] == "e" * 64
     assert report.sampler.width_px == 16
+
+
+class FailingDetector(BrightnessDetector):
+    def detect(self, images: list[np.ndarray]) -> list[tuple[Detection, ...]]:
+        raise EvaluationError("the detector is out of order")
+
+
+def test_a_detector_that_fails_beside_the_drawing_ends_the_evaluation_without_a_report(
+    world: World, tmp_path: Path
+) -> None:
+    before = threading.active_count()
+    with pytest.raises(EvaluationError, match="out of order"):
+        evaluate(
+            world.checkpoint(BASE),
+            world.checkpoint(CANDIDATE),
+            SUITES,
+            FailingDetector(),
+            QualityNets(world.clip),
+            SETTINGS,
+            provenance=Provenance("tiny", CANDIDATE, BASE, {}, {}, "0.0"),
+            work_dir=tmp_path / "work",
+            out_dir=tmp_path / "out",
+            now=NOW,
+        )
+    assert not (tmp_path / "out" / "report.json").exists()
+    assert threading.active_count() == before
 
 
 def test_a_model_compared_with_itself_loses_nothing(world: World, tmp_path: Path) -> None:
