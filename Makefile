@@ -46,7 +46,7 @@ coverage: $(INSTALLED)  ## Run the tests and list the lines they do not reach
 	$(BIN)/coverage report --show-missing --skip-covered
 
 # One module of benchmarks/ each.
-BENCHMARKS := memory_edit edit_sd
+BENCHMARKS := memory_edit edit_sd nudenet sample evaluate_share ingest
 
 bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RESULTS.md
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -10,6 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -217,28 +218,40 @@ def _look(
     sources: Sequence[Source], store: ObjectStore, index: _Index, limits: DecodeLimits, workers: int
 ) -> Iterator[_Seen]:
     """Yield every image on offer, in the order of the sources."""
-    if workers <= 1:
-        here: Examiner = partial(examine, limits=limits)
-        for source, item in _offers(sources, limits):
-            key = index.key(source, item)
-            outcome = index.find(key)
-            if outcome is None:
-                outcome = _take_in(item.read, here, store)
-                index.remember(key, outcome)
-            yield _seen(source, item, outcome)
-        index.flush()
-        return
-    with ExaminerPool(limits, workers) as pool, ThreadPoolExecutor(2 * workers) as threads:
+    with _taking_in(store, limits, workers) as start:
         under_way: deque[tuple[Source, SourceItem, str, Outcome | Future[Outcome]]] = deque()
         for source, item in _offers(sources, limits):
             key = index.key(source, item)
-            known = index.find(key)
-            under_way.append((source, item, key, known or _start(item, pool, store, threads)))
+            under_way.append((source, item, key, index.find(key) or start(item)))
             if len(under_way) >= 2 * workers + 2:
                 yield _finish(under_way.popleft(), index)
         while under_way:
             yield _finish(under_way.popleft(), index)
     index.flush()
+
+
+@contextmanager
+def _taking_in(
+    store: ObjectStore, limits: DecodeLimits, workers: int
+) -> Iterator[Callable[[SourceItem], Future[Outcome]]]:
+    """Give the function that takes in one image; in any case the store is waited for in other threads."""
+    if workers <= 1:
+        with ThreadPoolExecutor(2) as threads:
+            yield partial(_start_here, limits=limits, store=store, threads=threads)
+        return
+    with ExaminerPool(limits, workers) as pool, ThreadPoolExecutor(2 * workers) as threads:
+        yield partial(_start, pool=pool, store=store, threads=threads)
+
+
+def _start_here(
+    item: SourceItem, limits: DecodeLimits, store: ObjectStore, threads: ThreadPoolExecutor
+) -> Future[Outcome]:
+    """Read and examine now; store in a thread."""
+    try:
+        outcome, png = examine(item.read(), limits)
+    except RefusedImageError as refusal:
+        outcome, png = _not_read(refusal), b""
+    return threads.submit(_stored, outcome, png, store)
 
 
 def _start(
@@ -273,8 +286,15 @@ def _take_in(read: Callable[[], bytes], examiner: Examiner, store: ObjectStore) 
     try:
         data = read()
     except RefusedImageError as refusal:
-        return Refused("", refusal.reason, refusal.detail)
-    outcome, png = examiner(data)
+        return _not_read(refusal)
+    return _stored(*examiner(data), store)
+
+
+def _not_read(refusal: RefusedImageError) -> Refused:
+    return Refused("", refusal.reason, refusal.detail)
+
+
+def _stored(outcome: Outcome, png: bytes, store: ObjectStore) -> Outcome:
     if isinstance(outcome, Accepted):
         put_png(store, png, outcome.sha256)
     return outcome

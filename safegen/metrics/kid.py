@@ -1,12 +1,12 @@
-"""Kernel distance between two sets of pictures (Binkowski et al. 2018, arXiv 1801.01401), on torchmetrics' kernel.
+"""Kernel distance between two sets of pictures (Binkowski et al. 2018, arXiv 1801.01401).
 
 The unbiased estimate of the squared maximum mean discrepancy under the kernel (x.y / d + 1)^3. Unbiased means that it
 may fall below zero where the sets are alike.
 
-`kernel_distance` is the usual estimate, averaged over random subsets, and takes the two sets as independent. Pictures
-of two models by the same prompts and seeds are not: each has its twin in the other set, which pulls the estimate down,
-by more than a visible loss of quality pushes it up where pictures are a hundred. `paired_kernel_distance` leaves the
-twins out.
+`kernel_distance` is the usual estimate, averaged over random subsets by torchmetrics, and takes the two sets as
+independent. Pictures of two models by the same prompts and seeds are not: each has its twin in the other set, which
+pulls the estimate down, by more than a visible loss of quality pushes it up where pictures are a hundred.
+`paired_kernel_distance` leaves the twins out.
 """
 
 from __future__ import annotations
@@ -128,16 +128,20 @@ def _pair_sums(
     x: Float[torch.Tensor, "n features"], y: Float[torch.Tensor, "n features"]
 ) -> Float[torch.Tensor, "n"]:
     """Return for each i the sum of h(i, j) over all j != i, block by block so that memory grows with n alone."""
-    from torchmetrics.image.kid import poly_kernel
-
     sums: list[torch.Tensor] = []
     for block in torch.arange(len(x)).split(_BLOCK):
         h = (
-            poly_kernel(x[block], x)
-            + poly_kernel(y[block], y)
-            - poly_kernel(x[block], y)
-            - poly_kernel(y[block], x)
+            _cubic_kernel(x[block], x)
+            + _cubic_kernel(y[block], y)
+            - _cubic_kernel(x[block], y)
+            - _cubic_kernel(y[block], x)
         )
         h[torch.arange(len(block)), block] = 0
         sums.append(h.sum(dim=1))
     return torch.cat(sums)
+
+
+def _cubic_kernel(
+    x: Float[torch.Tensor, "n features"], y: Float[torch.Tensor, "m features"]
+) -> Float[torch.Tensor, "n m"]:
+    return (x @ y.T / x.shape[1] + 1) ** 3
