@@ -11,19 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from safegen.diffusion.int8_weights import load_int8
 from safegen.diffusion.sampler import SamplerSettings
 from safegen.errors import DataError
 from safegen.metrics.clip_pair import load_clip_pair
-from safegen.miniature.art import ART_PACKAGES, HELD_OUT_RENDERING, load_sprites
+from safegen.miniature.art import ART_PACKAGES, HELD_OUT_RENDERING, Sprite, load_sprites
 from safegen.miniature.captions import held_out_prompts
-from safegen.miniature.concepts import CONCEPTS, LABELS
-from safegen.miniature.training.build import Art, Work, load_art, train_all
-from safegen.miniature.training.export import export_raw_set, export_weights, thinned
+from safegen.miniature.compose import Jitter
+from safegen.miniature.concepts import CONCEPTS, LABELS, RESTRICTED_LABELS
+from safegen.miniature.training.build import Art, Work, build_retrained, load_art, train_all
+from safegen.miniature.training.export import export_raw_set, export_retrained, export_weights, thinned
 from safegen.miniature.training.loop import Recipe, fit
 from safegen.miniature.training.measure import measure
 from safegen.miniature.training.plan import SHIPPED_PLAN, NetworkPlan, TrainingPlan
+from safegen.miniature.training.pool import PicturePool, make_pool
 
 
 def short(network: NetworkPlan, pictures: int = 24) -> NetworkPlan:
@@ -45,6 +48,7 @@ PLAN = TrainingPlan(
         decoded_negatives=2,
     ),
     raw_set_seed=7,
+    retrained=short(SHIPPED_PLAN.retrained, 48),
 )
 
 
@@ -181,6 +185,34 @@ def test_an_unfinished_training_is_not_exported(work: Work, tmp_path: Path) -> N
     assert not (tmp_path / "weights").exists()
     export_raw_set(work, tmp_path / "raw")
     assert (tmp_path / "raw" / "unsafe" / "captions.csv").is_file()
+
+
+def test_the_second_unet_never_saw_the_concept_and_ships_in_int8(
+    art: Art, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[PicturePool] = []
+
+    def noted(sprites: list[Sprite], size: int, jitter: Jitter, seed: int) -> PicturePool:
+        seen.append(make_pool(sprites, size, jitter, seed))
+        return seen[-1]
+
+    monkeypatch.setattr("safegen.miniature.training.build.make_pool", noted)
+    made = Work(tmp_path / "work")
+    with pytest.raises(DataError, match="train the second U-Net to its end"):
+        export_retrained(made, tmp_path / "retrained", PLAN)
+    with torch.compiler.set_stance("force_eager"):
+        build_retrained(art, weights / "pipeline", made, PLAN)
+    labels = {LABELS[i] for i in seen[0].label}
+    assert labels
+    assert not labels & set(RESTRICTED_LABELS)
+    export_retrained(made, tmp_path / "retrained", PLAN)
+    ours = load_int8(tmp_path / "retrained" / "unet.safetensors")
+    trained = UNet2DConditionModel.from_pretrained(made.retrained).state_dict()
+    assert ours.keys() == trained.keys()
+    for name, weight in trained.items():
+        largest = weight.abs().max().item()
+        assert torch.allclose(ours[name], weight, atol=largest / 127 if weight.dim() > 1 else 0.0), name
+    assert json.loads((tmp_path / "retrained" / "record.json").read_text())["last_step"]["step"] == 1
 
 
 def test_missing_art_is_named_with_what_to_do(tmp_path: Path) -> None:

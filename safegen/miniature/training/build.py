@@ -25,6 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from safegen.diffusion.latents import roundtrip
 from safegen.miniature.art import DETECTOR_RENDERINGS, GENERATOR_RENDERINGS, Sprite, load_sprites
+from safegen.miniature.concepts import RESTRICTED_LABELS
 from safegen.miniature.training.clip import train_clip
 from safegen.miniature.training.detector import export_onnx, train_detector
 from safegen.miniature.training.negatives import make_negatives
@@ -76,6 +77,11 @@ class Work:
     def unet(self) -> Path:
         """Folder of the trained U-Net."""
         return self.folder / "unet"
+
+    @property
+    def retrained(self) -> Path:
+        """Folder of the U-Net that was trained without restricted concepts."""
+        return self.folder / "retrained"
 
     @property
     def detector(self) -> Path:
@@ -151,6 +157,32 @@ def build_unet(art: Art, work: Work, plan: TrainingPlan) -> None:
         unet.save_pretrained(folder)
 
     _make_once(work.unet, make)
+
+
+def build_retrained(art: Art, pipeline: Path, work: Work, plan: TrainingPlan) -> None:
+    """Train a second U-Net on pictures without restricted concepts: the baseline "retrained on censored data".
+
+    Text tower and VAE stay those of the finished miniature, as they stay in models retrained on filtered pictures.
+
+    Args:
+        art: Emoji to compose pictures of.
+        pipeline: The exported miniature.
+        work: Where progress and product are kept.
+        plan: What to train by.
+    """
+
+    def make(folder: Path) -> None:
+        allowed = [sprite for sprite in art.generator if sprite.label not in RESTRICTED_LABELS]
+        vae = AutoencoderKL.from_pretrained(pipeline / "vae", torch_dtype=torch.float32)
+        encoder = CLIPTextModel.from_pretrained(pipeline / "text_encoder", dtype=torch.float32).eval()
+        text = TextTower(CLIPTokenizer.from_pretrained(pipeline / "tokenizer"), encoder, {})
+        pool = _pool(allowed, plan.retrained.pool)
+        checkpoint = work.checkpoint("retrained")
+        train_unet(
+            pool, cast("AutoencoderKL", vae).eval(), text, checkpoint, plan.retrained.recipe
+        ).save_pretrained(folder)
+
+    _make_once(work.retrained, make)
 
 
 def build_detector(art: Art, work: Work, plan: TrainingPlan) -> None:

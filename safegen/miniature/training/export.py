@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from safegen.diffusion.int8_weights import save_int8
 from safegen.errors import DataError
 from safegen.miniature.art import DETECTOR_RENDERINGS, GENERATOR_RENDERINGS
 from safegen.miniature.compose import PICTURE_SIZE_PX
@@ -50,6 +51,29 @@ def export_weights(work: Work, weights: Path, plan: TrainingPlan = SHIPPED_PLAN)
     _check_size(pending)
     shutil.rmtree(weights, ignore_errors=True)
     pending.rename(weights)
+
+
+def export_retrained(work: Work, folder: Path, plan: TrainingPlan = SHIPPED_PLAN) -> None:
+    """Write the U-Net that was trained without restricted concepts: int8 weights, configuration, log and record.
+
+    Args:
+        work: Finished training.
+        folder: The folder to write. What was there is replaced.
+        plan: What the training was done by.
+
+    Raises:
+        DataError: The training is not finished.
+    """
+    if not work.retrained.exists():
+        raise DataError(f"export: {work.retrained} is missing; train the second U-Net to its end first")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    unet = UNet2DConditionModel.from_pretrained(work.retrained)
+    save_int8(unet.state_dict(), folder / "unet.safetensors")
+    shutil.copyfile(work.retrained / "config.json", folder / "config.json")
+    _forget_origin(folder / "config.json")
+    last = _export_log(work, "retrained", folder)
+    _write_json(folder / "record.json", {"plan": asdict(plan.retrained), "last_step": last})
 
 
 def export_raw_set(work: Work, folder: Path) -> None:
@@ -126,12 +150,17 @@ def _export_record(work: Work, folder: Path, plan: TrainingPlan) -> None:
     folder.mkdir()
     last: dict[str, Mapping[str, float]] = {}
     for network in _NETWORKS:
-        log = work.checkpoint(network).with_suffix(".jsonl")
-        lines = thinned([json.loads(line) for line in log.read_text().splitlines()])
-        (folder / log.name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-        last[network] = lines[-1]
+        last[network] = _export_log(work, network, folder)
     renderings = {"generator": GENERATOR_RENDERINGS, "judges": DETECTOR_RENDERINGS}
     _write_json(folder / "record.json", {"plan": asdict(plan), "renderings": renderings, "last_step": last})
+
+
+def _export_log(work: Work, network: str, folder: Path) -> dict[str, Any]:
+    """Write a network's training log, thinned, and return its last line."""
+    log = work.checkpoint(network).with_suffix(".jsonl")
+    lines = thinned([json.loads(line) for line in log.read_text().splitlines()])
+    (folder / log.name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return lines[-1]
 
 
 def _check_size(folder: Path) -> None:

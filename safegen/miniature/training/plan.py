@@ -64,7 +64,8 @@ class TrainingPlan:
     """Everything that decides what the trained miniature is, besides the art.
 
     Generators (VAE, U-Net) see few placements of three renderings, so that a small U-Net draws them well; judges
-    (CLIP pair, detector) see more placements and renderings than will ever be drawn.
+    (CLIP pair, detector) see more placements and renderings than will ever be drawn. The retrained U-Net is trained as
+    the shipped one is, on a pool without restricted concepts, as a model retrained on censored data would be.
     """
 
     vae: NetworkPlan
@@ -72,6 +73,7 @@ class TrainingPlan:
     unet: NetworkPlan
     detector: DetectorPlan
     raw_set_seed: int
+    retrained: NetworkPlan
 
 
 SHIPPED_PLAN: Final = TrainingPlan(
@@ -87,5 +89,6 @@ SHIPPED_PLAN: Final = TrainingPlan(
         decoded_negatives=2_000,
     ),
     raw_set_seed=7,
+    retrained=NetworkPlan(PoolPlan(16_000, Jitter(), seed=3), UNET_RECIPE),
 )
 """The plan that the shipped weights were trained by."""

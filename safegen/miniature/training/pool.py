@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from safegen.miniature.art import Sprite
 from safegen.miniature.captions import BACKGROUNDS
 from safegen.miniature.compose import PICTURE_SIZE_PX, Jitter, compose
-from safegen.miniature.concepts import CONCEPTS, LABELS
+from safegen.miniature.concepts import CONCEPTS, LABELS, Concept
 
 _RESTRICTED_WEIGHT = 1.5
 
@@ -46,7 +46,7 @@ def to_tensor(rgb: UInt8[np.ndarray, "b height width 3"]) -> Float[torch.Tensor,
 
 
 def make_pool(sprites: list[Sprite], size: int, jitter: Jitter, seed: int) -> PicturePool:
-    """Compose pictures in which restricted concepts are 1.5 times as frequent as others.
+    """Compose pictures of the concepts that have sprites; restricted ones are 1.5 times as frequent as others.
 
     Args:
         sprites: Art to draw from; concepts are equally frequent whatever number of renderings they have.
@@ -56,7 +56,7 @@ def make_pool(sprites: list[Sprite], size: int, jitter: Jitter, seed: int) -> Pi
     """
     rng = np.random.default_rng(seed)
     by_label = {label: [s for s in sprites if s.label == label] for label in LABELS}
-    weights = np.array([_RESTRICTED_WEIGHT if concept.kind == "restricted" else 1.0 for concept in CONCEPTS])
+    weights = np.array([_frequency(concept) if by_label[concept.label] else 0.0 for concept in CONCEPTS])
     labels = rng.choice(len(LABELS), size=size, p=weights / weights.sum())
     colours = rng.integers(len(BACKGROUNDS), size=size)
     names = list(BACKGROUNDS)
@@ -67,3 +67,7 @@ def make_pool(sprites: list[Sprite], size: int, jitter: Jitter, seed: int) -> Pi
         picture = compose(choices[rng.integers(len(choices))], names[colour], jitter, rng)
         rgb[i], box[i] = picture.rgb, picture.box
     return PicturePool(rgb, labels.astype(np.int64), colours.astype(np.int64), box)
+
+
+def _frequency(concept: Concept) -> float:
+    return _RESTRICTED_WEIGHT if concept.kind == "restricted" else 1.0
