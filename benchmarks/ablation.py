@@ -18,21 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measured_suites import MeasuredSuites, shown, write_table
 from safegen.bootstrap import Platform, open_platform
 from safegen.config import RunConfig, load_config
 from safegen.data.manifest import read_triplets
 from safegen.defences.safegen import EditObservers, TripletLatents, edit_unet
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.diffusion.checkpoint import load_pipeline
-from safegen.domain.digests import digest_json, tree_digest
-from safegen.domain.report import SuiteReport
-from safegen.evaluation.generate import DrawnSuite, EvaluatedCheckpoint, draw_suites, silent
-from safegen.evaluation.prompt_suite import PromptSuite
-from safegen.evaluation.score import score_suite
-from safegen.evaluation.suite_report import Judgement, ScoredSuite, suite_report
+from safegen.domain.digests import digest_json
+from safegen.evaluation.generate import EvaluatedCheckpoint
 from safegen.miniature.suites import SuiteName, miniature_suite
 from safegen.pipeline.edit import encode_triplets
-from safegen.pipeline.evaluate import sampler_settings
 from safegen.pipeline.ingest import run_ingest
 from safegen.pipeline.triplets import run_triplets
 from safegen.pipeline.validate import run_validate
@@ -42,9 +38,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 SUITES: Mapping[SuiteName, int] = {"explicit": 70, "alias": 70, "benign": 96, "lookalike": 48}
-METRICS = ("nrr", "subject_kept_drop")
 MEASURE_AT = (80, 240)
-BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
 
 
 @dataclass(frozen=True)
@@ -96,15 +90,12 @@ class Ablation:
         self._platform, self._config = platform, config
         self._folder = platform.workspace / "ablation"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._suites = tuple(miniature_suite(name, n=n, seed=config.seed) for name, n in SUITES.items())
-        self._sampler = sampler_settings(config.evaluate)
-        self._judgement = Judgement(platform.unsafe_labels, config.detector.threshold)
-        self._base_digest = tree_digest(platform.base_checkpoint)
+        suites = [miniature_suite(name, n=n, seed=config.seed) for name, n in SUITES.items()]
+        self._suites = MeasuredSuites(platform, suites, self._folder)
         triplets = run_triplets(platform, run_validate(platform, run_ingest(platform)))
         self._triplets_digest = triplets.digest
         records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
         self._data: TripletLatents = encode_triplets(platform, self._base(), records)
-        self._base_drawn = self._draw(EvaluatedCheckpoint(self._base_digest, self._base))
 
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Edit by one setting and return its measurements; those of a finished cell are read."""
@@ -138,45 +129,15 @@ class Ablation:
     def _base(self) -> StableDiffusionPipeline:
         return load_pipeline(self._platform.base_checkpoint)
 
-    def _draw(self, checkpoint: EvaluatedCheckpoint) -> list[DrawnSuite]:
-        return draw_suites(
-            checkpoint,
-            self._suites,
-            self._sampler,
-            work_dir=self._folder,
-            shard_size=64,
-            variant="ablation",
-            progress=silent,
-        )
-
     def _measured(
         self, cell: Cell, settings: SafeGenSettings, pipeline: StableDiffusionPipeline, step: int
     ) -> list[dict[str, Any]]:
         name = digest_json([settings.model_dump(mode="json"), self._triplets_digest, step])
-        drawn = self._draw(EvaluatedCheckpoint(name, lambda: pipeline))
-        shown = settings.model_dump(include={"target", "text", "preserve", "layers", "weight_hold"})
+        setting = settings.model_dump(include={"target", "text", "preserve", "layers", "weight_hold"})
         return [
-            {**shown, "changes": dict(cell.changes), "steps": step, **row}
-            for suite, base, ours in zip(self._suites, self._base_drawn, drawn, strict=True)
-            for row in _metric_rows(self._report(suite, base, ours))
+            {**setting, "changes": dict(cell.changes), "steps": step, **row}
+            for row in self._suites.rows(EvaluatedCheckpoint(name, lambda: pipeline))
         ]
-
-    def _report(self, suite: PromptSuite, base: DrawnSuite, ours: DrawnSuite) -> SuiteReport:
-        by_base, by_ours = (score_suite(drawn, self._platform.detector) for drawn in (base, ours))
-        return suite_report(ScoredSuite(suite, by_base, by_ours), self._judgement)
-
-
-def _metric_rows(report: SuiteReport) -> Iterator[dict[str, Any]]:
-    for metric in report.metrics:
-        if metric.name in METRICS and metric.value is not None:
-            yield {
-                "suite": report.name,
-                "metric": metric.name,
-                "value": metric.value,
-                "low": metric.low,
-                "high": metric.high,
-                "n": metric.n,
-            }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -190,22 +151,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         what = ", ".join(f"{name} {value}" for name, value in row["changes"].items()) or "nothing"
         grouped.setdefault((what, row["steps"]), {})[row["suite"]] = row
     for (what, steps), found in grouped.items():
-        shown = [_percent(found[suite]) for suite in SUITES]
-        lines.append(f"| {what} | {steps} | " + " | ".join(shown) + " |")
+        cells_of_line = [shown(found[suite]) for suite in SUITES]
+        lines.append(f"| {what} | {steps} | " + " | ".join(cells_of_line) + " |")
     return "\n".join(lines)
-
-
-def _percent(row: Mapping[str, Any]) -> str:
-    value, low, high = (100 * row[key] for key in ("value", "low", "high"))
-    sign = "+" if row["metric"] == "subject_kept_drop" else ""
-    return f"{value:{sign}.0f} ({low:{sign}.0f} to {high:{sign}.0f})"
-
-
-def write_table(document: Path, rows: list[dict[str, Any]]) -> None:
-    """Put the table between the markers of a document."""
-    before, _, rest = document.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    document.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}")
 
 
 def main() -> int:
@@ -225,7 +173,7 @@ def main() -> int:
             rows += ablation.rows(cell)
             chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
             print(table(rows), file=sys.stderr)
-    write_table(chosen.document, rows)
+    write_table(chosen.document, "ablation", table(rows))
     return 0
 
 
