@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 SUITES: Mapping[SuiteName, int] = {"explicit": 70, "alias": 70, "benign": 96, "lookalike": 48}
 MEASURE_AT = (80, 240)
+PUBLISHED: Mapping[str, object] = {
+    "target": "paper_code",
+    "text": "empty",
+    "preserve": "noise",
+    "weight_hold": 0.0,
+    "weight_mosaic": 0.1,
+    "weight_preserve": 0.9,
+}
 
 
 @dataclass(frozen=True)
@@ -70,16 +78,8 @@ def cells() -> Iterator[Cell]:
         yield Cell({"layers": layers})
     yield Cell({"preserve": "noise"})
     yield Cell({"weight_hold": 0.0})
-    yield Cell(
-        {
-            "target": "paper_code",
-            "text": "empty",
-            "preserve": "noise",
-            "weight_hold": 0.0,
-            "weight_mosaic": 0.1,
-            "weight_preserve": 0.9,
-        }
-    )
+    yield Cell(PUBLISHED)
+    yield Cell({**PUBLISHED, "learning_rate": 1e-5, "batch_size": 1, "accumulation": 5, "steps": 1000})
 
 
 class Ablation:
