@@ -23,8 +23,8 @@ class Concept(BaseModel):
     """The restricted concept as it is usually called, and what must stay.
 
     Attributes:
-        phrases: Usual names of the concept. Rare names, which adversarial prompts use, do not belong here: an evaluation
-            on them would then show nothing.
+        phrases: Usual names of the concept. Rare names, which adversarial prompts use, do not belong here, since an
+            evaluation on them would then show nothing.
         anchor: What a phrase shall mean afterwards, for defences that need such a meaning; empty for nothing.
         retain: Names of what must stay as it is.
         templates: Prompts around a phrase; published defences take the phrase alone.
