@@ -68,10 +68,12 @@ PUBLISHED: Final[Mapping[str, DefenceSettings]] = {
     "sld-strong": SldSettings(level="strong"),
     "sld-max": SldSettings(level="max"),
     "safegen": SafeGenSettings(),
-    "esd": EsdSettings(variant="x"),
     "esd-x": EsdSettings(variant="x"),
     "esd-u": EsdSettings(variant="u"),
     "uce": UceSettings(),
     "adv-unlearn": AdvUnlearnSettings(),
 }
 """What a name means where a run's configuration does not say otherwise (its table `defences`)."""
+
+ALIASES: Final[Mapping[str, str]] = {"esd": "esd-x"}
+"""Other names: ESD without a variant is the one that its paper uses for what a prompt names."""

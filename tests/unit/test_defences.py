@@ -262,14 +262,14 @@ def test_a_stack_protects_in_all_its_places(model: ProtectedModel) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_published_name_opens_under_its_own_name(name: str, pipeline: StableDiffusionPipeline) -> None:
     opened = open_defence(PUBLISHED[name], parts(pipeline))
-    assert opened.name == ("esd-x" if name == "esd" else name)
+    assert opened.name == name
     textless = {"unedited", "retrained", "safety-checker", "safegen"}
     assert opened.text_dependent is (name not in textless)
     assert where_it_acts(PUBLISHED[name])
 
 
 @pytest.mark.parametrize(
-    "settings", [PUBLISHED[name] for name in ("esd", "uce", "adv-unlearn", "sld-max", "text-filter")]
+    "settings", [PUBLISHED[name] for name in ("esd-x", "uce", "adv-unlearn", "sld-max", "text-filter")]
 )
 def test_a_defence_on_text_asks_what_the_concept_is_called(
     settings: DefenceSettings, pipeline: StableDiffusionPipeline
