@@ -26,6 +26,7 @@ from safegen.defences.safegen import EditObservers, TripletLatents, edit_unet
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.diffusion.checkpoint import load_pipeline
 from safegen.domain.digests import digest_json
+from safegen.errors import ConfigError
 from safegen.evaluation.generate import EvaluatedCheckpoint
 from safegen.miniature.suites import SuiteName, miniature_suite
 from safegen.pipeline.edit import encode_triplets
@@ -99,6 +100,8 @@ class Ablation:
 
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Edit by one setting and return its measurements; those of a finished cell are read."""
+        if self._config.edit.kind != "safegen":
+            raise ConfigError(f"ablation: edit.kind is {self._config.edit.kind!r}; expected safegen")
         settings = cell.settings(self._config.edit)
         identity = [settings.model_dump(mode="json"), self._config.seed, self._triplets_digest, MEASURE_AT]
         kept = self._folder / f"{digest_json(identity)[:16]}.json"
