@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture, SendNotification
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypes
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.types import SecretDict
 
@@ -18,7 +19,16 @@ SILENCE_S = 90.0
 """How long a run may be silent; its processes send a heartbeat every 30 s (`prefect.yaml`)."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
-_NO_MORE_HEARTBEATS = ("Completed", "Promoted", "Blocked", "Failed", "Crashed", "Cancelled", "Suspended", "Paused")
+_NO_MORE_HEARTBEATS = (
+    "Completed",
+    "Promoted",
+    "Blocked",
+    "Failed",
+    "Crashed",
+    "Cancelled",
+    "Suspended",
+    "Paused",
+)
 _OUR_RUNS = ResourceSpecification({"prefect.resource.id": "prefect.tag.safegen"})
 _SUBJECT = "safegen: {{ event.event }} {{ event.resource.name }}"
 _BODY = "{{ event.event }} of {{ event.resource.name }} at {{ event.occurred }}\n{{ event.payload }}"
@@ -32,6 +42,12 @@ def crash_of_silent_runs(silence_s: float = SILENCE_S) -> AutomationCore:
     Args:
         silence_s: From which silence on.
     """
+    crash: ActionTypes = ChangeFlowRunState(
+        name="Crashed",
+        force=False,
+        state=StateType.CRASHED,
+        message=f"no heartbeat for {silence_s:g} s: its process was killed or its machine is gone",
+    )
     return AutomationCore(
         name="safegen: run without a heartbeat",
         description=f"Marks a run Crashed that has sent no heartbeat for {silence_s:g} s.",
@@ -45,12 +61,7 @@ def crash_of_silent_runs(silence_s: float = SILENCE_S) -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=silence_s),
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message=f"no heartbeat for {silence_s:g} s: its process was killed or its machine is gone",
-            )
-        ],
+        actions=[crash],
     )
 
 
@@ -75,7 +86,7 @@ def notifications(block_id: UUID) -> tuple[AutomationCore, ...]:
         threshold=1,
         within=timedelta(0),
     )
-    action = SendNotification(block_document_id=block_id, subject=_SUBJECT, body=_BODY)
+    action: ActionTypes = SendNotification(block_document_id=block_id, subject=_SUBJECT, body=_BODY)
     return (
         AutomationCore(name="safegen: tell of runs", trigger=runs, actions=[action]),
         AutomationCore(name="safegen: tell of models", trigger=models, actions=[action]),
@@ -92,5 +103,7 @@ def notification_block(url: str) -> CustomWebhookNotificationBlock:
         name=NOTIFICATION_BLOCK,
         url="{{address}}",
         json_data={"subject": "{{subject}}", "text": "{{body}}"},
+        headers=None,
+        cookies=None,
         secrets=SecretDict({"address": url}),
     )

@@ -1,4 +1,4 @@
-"""Prepares a Prefect server for unattended runs: pool, limits, automations, deployments; the same again changes nothing."""
+"""Prepares a Prefect server for unattended runs; doing it again changes nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def deploy(file: Path, operations: Operations) -> tuple[str, ...]:
             _register(file, operations.variables)
             missing = [name for name in wanted if not _exists(client, name)]
     except (PrefectHTTPStatusError, OSError, RuntimeError) as error:
-        raise ConfigError(f"cannot deploy {file}: {_one_line(error)}; see that PREFECT_API_URL answers") from error
+        raise ConfigError(
+            f"cannot deploy {file}: {_one_line(error)}; see that PREFECT_API_URL answers"
+        ) from error
     if missing:  # Prefect only warns of what it leaves out
         raise ConfigError(f"Prefect did not register {', '.join(missing)} of {file}; see its output above")
     return wanted
@@ -102,7 +104,9 @@ def _template(path: Path | None) -> dict[str, Any] | None:
     try:
         return cast("dict[str, Any]", json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"base job template {path} cannot be read: {_one_line(error)}; give a JSON file") from error
+        raise ConfigError(
+            f"base job template {path} cannot be read: {_one_line(error)}; give a JSON file"
+        ) from error
 
 
 def _ensure_automations(client: SyncPrefectClient, notify_url: str | None) -> None:
@@ -125,7 +129,9 @@ def _register(file: Path, variables: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     ended = subprocess.run(command, env={**os.environ, **variables}, stdout=sys.stderr, check=False)
     if ended.returncode:
-        raise ConfigError(f"prefect deploy --all ended with {ended.returncode} for {file}; see its output above")
+        raise ConfigError(
+            f"prefect deploy --all ended with {ended.returncode} for {file}; see its output above"
+        )
 
 
 def _exists(client: SyncPrefectClient, name: str) -> bool:

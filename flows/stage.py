@@ -9,9 +9,10 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from prefect import runtime, task
+from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import deployment
 from prefect.tasks import Task
 from pydantic import BaseModel
 
@@ -82,6 +83,7 @@ class Stages:
         self.platform = platform
         self._not_made_here = frozenset(not_made_here)
         self._records: list[StageRecord] = []
+        self._notes = [platform.note] if platform.note else []
 
     def run(
         self,
@@ -135,6 +137,10 @@ class Stages:
             record.reused = not released.changed
         return released
 
+    def note(self, text: str) -> None:
+        """Add what a user should know to the summary."""
+        self._notes.append(text)
+
     def summary(
         self, edited: Edited, evaluated: Evaluated, decided: Decided, page: Page, released: Promoted | None
     ) -> Summary:
@@ -147,6 +153,7 @@ class Stages:
             decided=decided,
             page=page,
             released=released,
+            note="; ".join(self._notes),
         )
 
     def partial_summary(self, result: Outcome) -> PartialSummary:
@@ -191,7 +198,7 @@ def _task(name: StageName, key: str) -> Task[..., Any]:
         return f"safegen-{name}-{key}"
 
     # A person at the command line hears of a failure at once, and repeats it when its cause is mended.
-    unattended = runtime.deployment.id is not None
+    unattended = deployment.id is not None
     kept = task(
         name=name,
         cache_key_fn=key_of,

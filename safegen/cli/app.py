@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from safegen.cli import (
+    approve_command,
     deploy_command,
     gate_command,
     keys_command,
@@ -31,6 +32,7 @@ app = typer.Typer(
 for group in (
     pipeline_commands,
     gate_command,
+    approve_command,
     release_commands,
     report_command,
     verify_command,

@@ -24,7 +24,9 @@ def deploy(
         Path | None, typer.Option("--file", help="Deployments; without it, the prefect.yaml that ships.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Stages that may compute on a GPU at a time.")] = 1,
-    pool_type: Annotated[Literal["process", "kubernetes"], typer.Option(help="Type of the work pool.")] = "process",
+    pool_type: Annotated[
+        Literal["process", "kubernetes"], typer.Option(help="Type of the work pool.")
+    ] = "process",
     base_job_template: Annotated[
         Path | None, typer.Option(help="JSON of the pool, as in infra/kubernetes/work-pool.json.")
     ] = None,
