@@ -9,6 +9,7 @@ import typer
 
 from safegen.cli import (
     approve_command,
+    backup_commands,
     deploy_command,
     gate_command,
     keys_command,
@@ -43,6 +44,7 @@ for group in (
     app.add_typer(group.commands)
 app.add_typer(keys_command.commands, name="keys")
 app.add_typer(stack_commands.commands, name="stack")
+app.add_typer(backup_commands.commands, name="backup")
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:

@@ -41,21 +41,24 @@ def config(workbench: Workbench) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(workbench: Workbench, config: Path, told: Operators) -> Iterator[DeployedRuns]:
-    """The stack of a workspace with all deployments, the weekly one each minute, and paused until a test wants it."""
+    """The stack of a workspace with all deployments, the weekly one each minute."""
     root = stack_root(load_config(config))
     [*_, prefect] = control.start(root, ("s3", "prefect"))
     try:
         file = every_minute(workbench.folder / "prefect.yaml", "weekly")
-        for _ in range(2):  # the second time changes nothing
-            words = ("deploy", "--config", str(config), "--file", str(file))
-            safegen(*words, folder=workbench.folder, SAFEGEN_NOTIFY_URL=told.url)
+        words = ("deploy", "--config", str(config), "--file", str(file))
+        safegen(*words, folder=workbench.folder, SAFEGEN_NOTIFY_URL=told.url)
         with connected(f"{prefect.url}/api", workbench.folder) as runs:
             yield runs
     finally:
         control.stop(root)
 
 
-def test_deploying_twice_leaves_one_of_everything(deployed: DeployedRuns) -> None:
+def test_deploying_twice_leaves_one_of_everything(
+    deployed: DeployedRuns, workbench: Workbench, config: Path, told: Operators
+) -> None:
+    words = ("deploy", "--config", str(config), "--file", str(workbench.folder / "prefect.yaml"))
+    safegen(*words, folder=workbench.folder, SAFEGEN_NOTIFY_URL=told.url)
     assert deployed.client.read_global_concurrency_limit_by_name(f"tag:{GPU_TAG}").limit == 1
     automations = [one.name for one in deployed.client.read_automations()]
     assert sorted(automations) == [
@@ -76,7 +79,7 @@ def test_a_killed_run_is_marked_crashed_and_the_next_one_goes_on(
     [automation] = deployed.client.read_automations_by_name("safegen: run without a heartbeat")
     deployed.client.update_automation(automation.id, crash_of_silent_runs(SILENCE_S))
     with deployed.worker() as worker:
-        killed = deployed.start("retrain/weekly")
+        [killed, *_] = deployed.wait_for("scheduled run", lambda: deployed.runs_of("retrain/weekly"))
         deployed.wait_for(
             "stage that holds the GPU's slot",
             lambda: (task := deployed.tasks(killed.id).get("triplets")) and task.state_name == "Running",
