@@ -111,8 +111,8 @@ class DeployedRuns:
 
 
 @contextmanager
-def connected(api_url: str, folder: Path) -> Iterator[DeployedRuns]:
-    """Talk to a server; workers keep their own files in the folder."""
+def connected(api_url: str, folder: Path, **more: str) -> Iterator[DeployedRuns]:
+    """Talk to a server; workers keep their own files in the folder, and get more variables."""
     environment = {
         "PREFECT_API_URL": api_url,
         "PREFECT_HOME": str(folder / "prefect-home"),
@@ -120,11 +120,13 @@ def connected(api_url: str, folder: Path) -> Iterator[DeployedRuns]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+        **more,
     }
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+    settings = {PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: more.get("PREFECT_API_AUTH_STRING")}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
         yield DeployedRuns(client, environment, folder)
 
 

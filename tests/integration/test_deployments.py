@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_deploying_twice_leaves_one_of_everything(
     assert weekly.global_concurrency_limit is not None
     assert weekly.global_concurrency_limit.limit == 1
     assert [schedule.schedule.cron for schedule in weekly.schedules] == ["* * * * *"]
+
+
+def test_doctor_sees_a_schedule_fire_and_leaves_nothing(
+    deployed: DeployedRuns, workbench: Workbench, config: Path
+) -> None:
+    answer = json.loads(safegen("doctor", "--config", str(config), "--json", folder=workbench.folder))
+    [found] = [check for check in answer["checks"] if check["name"] == "schedule"]
+    assert found["state"] == "ok"
+    assert "fired after" in found["detail"]
+    assert not [flow.name for flow in deployed.client.read_flows() if "doctor" in flow.name]
 
 
 def test_a_killed_run_is_marked_crashed_and_the_next_one_goes_on(
