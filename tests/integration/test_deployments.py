@@ -103,7 +103,7 @@ def test_a_killed_run_is_marked_crashed_and_the_next_one_goes_on(
         crashed = deployed.wait_for_state(killed, "Crashed")
         assert crashed.state is not None
         assert "no heartbeat for 45 s" in (crashed.state.message or "")
-        deployed.wait_for("notice", lambda: told.heard_of("prefect.flow-run.Crashed"), 30)
+        deployed.wait_for("notice", lambda: told.heard_of("prefect.flow-run.Crashed"))
 
         later = [
             run for run in deployed.wait_for("next run", lambda: _ended(deployed, 1)) if run.id != killed.id
@@ -113,7 +113,7 @@ def test_a_killed_run_is_marked_crashed_and_the_next_one_goes_on(
         assert (states["ingest"], states["validate"]) == ("Cached", "Cached")
         assert states["edit"] == states["promote"] == "Completed"
         assert later[0].state_name == "Promoted"
-        deployed.wait_for("notice", lambda: told.heard_of("safegen.release.promoted", "short"), 30)
+        deployed.wait_for("notice", lambda: told.heard_of("safegen.release.promoted", "short"))
 
 
 def test_the_next_scheduled_run_reuses_every_stage(deployed: DeployedRuns) -> None:

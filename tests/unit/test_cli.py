@@ -131,11 +131,8 @@ def test_doctor_finds_a_sound_installation_ready(tmp_path: Path, capsys: pytest.
     assert checks["licence"]["state"] == "note"
     assert "AGPL-3.0" in checks["licence"]["detail"]
     assert checks["stack mlflow"]["detail"].startswith("stopped")
-    assert checks["gate"] == {
-        "name": "gate",
-        "state": "ok",
-        "detail": "policies/miniature.toml refuses what is not proven",
-    }
+    assert checks["gate"]["state"] == "ok"
+    assert checks["gate"]["detail"] == "policies/miniature.toml refuses what is not proven"
     assert checks["schedule"]["state"] == "note"
 
 
