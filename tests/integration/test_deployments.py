@@ -127,6 +127,17 @@ def test_the_next_scheduled_run_reuses_every_stage(deployed: DeployedRuns) -> No
     deployed.client.pause_deployment(weekly.id)
 
 
+def test_a_registered_candidate_is_evaluated(deployed: DeployedRuns) -> None:
+    with deployed.worker():
+        edited = deployed.start("edit/on-demand")
+        deployed.wait_for_state(edited, "Completed")
+        [evaluated, *_] = deployed.wait_for("evaluation", lambda: deployed.runs_of("evaluate/on-candidate"))
+        assert evaluated.parameters["seed"] in (0, "0")
+        done = deployed.wait_for_state(evaluated, "Completed")
+    assert done.state is not None
+    assert done.state.message == "nothing has changed"
+
+
 def test_a_run_waits_for_an_approver_whoever_resumes_it(
     deployed: DeployedRuns, workbench: Workbench, config: Path
 ) -> None:
