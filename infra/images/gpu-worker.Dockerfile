@@ -19,7 +19,8 @@ FROM ${PYTHON_IMAGE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libgomp1 \
  && rm -rf /var/lib/apt/lists/*
-RUN useradd --uid 10001 --create-home --home-dir /work safegen
+RUN useradd --uid 10001 --create-home --home-dir /work safegen \
+ && install --directory --owner 10001 /work/prefect
 COPY --from=build /opt/safegen /opt/safegen
 # The NVIDIA runtime mounts the driver; the image holds the libraries, which come with torch.
 ENV PATH=/opt/safegen/bin:$PATH \

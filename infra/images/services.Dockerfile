@@ -17,7 +17,8 @@ FROM ${PYTHON_IMAGE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends postgresql-client libgomp1 \
  && rm -rf /var/lib/apt/lists/*
-RUN useradd --uid 10001 --create-home --home-dir /work safegen
+RUN useradd --uid 10001 --create-home --home-dir /work safegen \
+ && install --directory --owner 10001 /work/prefect
 COPY --from=build /opt/safegen /opt/safegen
 ENV PATH=/opt/safegen/bin:$PATH \
     DO_NOT_TRACK=1 \
