@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
 
+from safegen.adapters.approval_signature import ApprovalSubject
 from safegen.domain.decision import Decision
 from safegen.domain.decision_formats import as_markdown
 from safegen.pipeline.outcomes import Decided, Evaluated, Ingested, Page, Promoted, Validated
@@ -50,3 +52,13 @@ def show_release(released: Promoted) -> None:
     create_markdown_artifact(
         f"`{released.model}@{released.channel}` is version {released.version}: {released.uri}", key="release"
     )
+
+
+def show_approval_wanted(decided: Decided, subject: ApprovalSubject) -> None:
+    """Tell an approver what to read, and how to approve it."""
+    text = (
+        f"{subject.model}@{subject.channel} waits for an approval of checkpoint `{subject.checkpoint_sha256}`.\n\n"
+        f"Read {decided.decision.as_uri()}, then sign it with your own key and resume this run:\n\n"
+        f"    safegen approve {decided.decision} --channel {subject.channel} --key KEY --run {flow_run.id}\n"
+    )
+    create_markdown_artifact(text, key="approval-wanted", description=f"Decision {subject.decision_sha256}")

@@ -14,12 +14,14 @@ from typing import Literal
 
 from prefect import flow
 
+from flows.approval import obtain_approval
 from flows.presentation import show_decision, show_ingest, show_page, show_release, show_validation
 from flows.stage import Stages
 from safegen.bootstrap import Platform, open_platform, processes
 from safegen.config import RunConfig
 from safegen.domain.digests import tree_digest
 from safegen.pipeline import edit, evaluate, gate, ingest, page, promote, triplets, validate
+from safegen.pipeline.approve import is_approval_due
 from safegen.pipeline.defences import edit_inputs
 from safegen.pipeline.outcomes import (
     Decided,
@@ -209,11 +211,20 @@ def _report(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decid
 
 
 def _promote(stages: Stages, edited: Edited, evaluated: Evaluated, decided: Decided) -> Promoted | None:
-    """Promote a candidate that passed; one that was blocked is registered and goes nowhere."""
+    """Promote a candidate that passed, and was approved where that is due; any other is registered and goes nowhere."""
     platform: Platform = stages.platform
-    if not decided.passed:
+    approval: str | None = None
+    if decided.passed and is_approval_due(platform, edited, decided):
+        approval = obtain_approval(platform, edited, decided)
+        if approval is None:
+            stages.note(
+                f"passed, but nobody has approved it yet: safegen approve {decided.decision} --key KEY"
+            )
+    if not decided.passed or (approval is None and is_approval_due(platform, edited, decided)):
         promote.register(platform, edited, evaluated, decided)
         return None
-    released = stages.repeat("promote", lambda: promote.run_promote(platform, edited, evaluated, decided))
+    released = stages.repeat(
+        "promote", lambda: promote.run_promote(platform, edited, evaluated, decided, approval)
+    )
     show_release(released)
     return released

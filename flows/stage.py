@@ -10,17 +10,28 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from prefect import task
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import deployment
 from prefect.tasks import Task
 from pydantic import BaseModel
 
 from safegen.bootstrap import Platform, code_version
 from safegen.domain.digests import digest_json
-from safegen.errors import DataError
+from safegen.errors import DataError, RegistryError, StorageError
 from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Outcome, Page, Promoted, StageName
 from safegen.pipeline.summary import PartialSummary, StageRecord, Summary, summarise
 
 Result = TypeVar("Result", bound=Outcome)
+
+GPU_TAG = "safegen-gpu"
+"""Tag of the tasks that compute on a GPU: `safegen deploy` limits how many of them run at a time."""
+
+_GPU_STAGES: frozenset[StageName] = frozenset({"validate", "triplets", "edit", "evaluate"})
+# These begin where they were stopped, or write under keys made of content, so that a repetition does no harm. Not
+# among them: gate and report, which take a second, and promote, whose writers must look again before they repeat.
+_REPEATABLE_STAGES: frozenset[StageName] = frozenset({"ingest", "validate", "triplets", "edit", "evaluate"})
+_RETRIES, _RETRY_DELAY_S = 2, 30
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Stages:
         self.platform = platform
         self._not_made_here = frozenset(not_made_here)
         self._records: list[StageRecord] = []
+        self._notes = [platform.note] if platform.note else []
 
     def run(
         self,
@@ -125,6 +137,10 @@ class Stages:
             record.reused = not released.changed
         return released
 
+    def note(self, text: str) -> None:
+        """Add what a user should know to the summary."""
+        self._notes.append(text)
+
     def summary(
         self, edited: Edited, evaluated: Evaluated, decided: Decided, page: Page, released: Promoted | None
     ) -> Summary:
@@ -137,6 +153,7 @@ class Stages:
             decided=decided,
             page=page,
             released=released,
+            note="; ".join(self._notes),
         )
 
     def partial_summary(self, result: Outcome) -> PartialSummary:
@@ -175,15 +192,31 @@ def _tell(event: StageEvent) -> None:
         observer(event)
 
 
-def _task(name: str, key: str) -> Task[..., Any]:
+def _task(name: StageName, key: str) -> Task[..., Any]:
     def key_of(context: TaskRunContext, parameters: dict[str, Any]) -> str:
         del context, parameters
         return f"safegen-{name}-{key}"
 
+    # A person at the command line hears of a failure at once, and repeats it when its cause is mended.
+    unattended = deployment.id is not None
     kept = task(
-        name=name, cache_key_fn=key_of, persist_result=True, result_serializer="json", log_prints=False
+        name=name,
+        cache_key_fn=key_of,
+        persist_result=True,
+        result_serializer="json",
+        log_prints=False,
+        tags=[GPU_TAG] if name in _GPU_STAGES else None,
+        retries=_RETRIES if unattended and name in _REPEATABLE_STAGES else 0,
+        retry_delay_seconds=_RETRY_DELAY_S,
+        retry_condition_fn=_may_pass,
     )
     return kept(_call)
+
+
+def _may_pass(stage: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a failure may be over in a minute: only where a service did not answer."""
+    del stage, run
+    return isinstance(state.result(raise_on_failure=False), StorageError | RegistryError)
 
 
 def _refusal(name: StageName) -> Callable[[], Any]:

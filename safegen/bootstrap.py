@@ -388,7 +388,7 @@ def _local_reader(config: RunConfig) -> Iterator[ObjectStore]:
 
     with ExitStack() as opened:
         try:
-            root = opened.enter_context(_local_server(config))
+            root = opened.enter_context(local_server(config))
         except LocalStoreUnsupportedError:
             yield _folder_store(config)
             return
@@ -396,7 +396,7 @@ def _local_reader(config: RunConfig) -> Iterator[ObjectStore]:
 
 
 @contextmanager
-def _local_server(config: RunConfig) -> Iterator[Path]:
+def local_server(config: RunConfig) -> Iterator[Path]:
     """Give the folder of the local stack while its object store runs; one that had to be started is stopped again."""
     from safegen.stack import control
 
@@ -416,7 +416,7 @@ def _local_platform(config: RunConfig) -> Iterator[Platform]:
 
     with ExitStack() as opened:
         try:
-            root = opened.enter_context(_local_server(config))
+            root = opened.enter_context(local_server(config))
         except LocalStoreUnsupportedError:
             yield _folder_platform(config, note=_FOLDER_STORE_NOTE)
             return

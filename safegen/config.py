@@ -363,12 +363,14 @@ class PromoteSection(Section):
         signing: The key that signs.
         trusted_keys: Public keys (.pub files) whose releases may be used; the signing key's own is trusted besides,
             where this machine has it.
+        approvers: Public keys of people of whom one must approve before the channel moves; none for nobody.
     """
 
     channel: Name = "production"
     licence: str = ""
     signing: SigningSection = FileKeySection()
     trusted_keys: tuple[Path, ...] = ()
+    approvers: tuple[Path, ...] = ()
 
 
 class StoreSection(Section):

@@ -25,6 +25,21 @@ def shipped_folder(kind: Literal["configs", "policies"]) -> Path:
     )
 
 
+def shipped_deployments() -> Path:
+    """Return the `prefect.yaml` that ships with safegen.
+
+    Raises:
+        ConfigError: Neither the wheel nor a source tree holds it.
+    """
+    places = (_PACKAGE / "_data" / "prefect.yaml", _PACKAGE.parent / "prefect.yaml")
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f"cannot find prefect.yaml: looked in {places[0]} and {places[1]}; install safegen again"
+    )
+
+
 def locate(path: Path) -> Path:
     """Return the file that `path` names: the caller's own, or else the shipped one of the same name.
 

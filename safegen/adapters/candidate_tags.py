@@ -9,7 +9,7 @@ from safegen.errors import RegistryError
 CHECKPOINT_DIGEST = "checkpoint_digest"
 """Tells that two versions are the same checkpoint."""
 SIGNED_DECISION = "signed_decision"
-"""Proves to a guarded MLflow server that the version passed; see `safegen.domain.signed_decision`."""
+"""Proves to a guarded MLflow server that the version passed; see `safegen.adapters.decision_signature`."""
 
 
 def required_digest(model: str, tags: Mapping[str, str]) -> str:

@@ -1,36 +1,21 @@
-"""Signs decisions, and tells whether a signed one comes from a key that is trusted.
-
-Keys are the EC P-256 pairs of releases (`signing_keys`). What is signed is the decision's canonical JSON itself, so
-`openssl dgst -sha256 -verify KEY.pub -signature SIGNATURE PAYLOAD` checks it as well.
-"""
+"""Signs decisions as model versions carry them, and reads back those of a trusted key."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from typing import final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from safegen.adapters.signing_keys import key_id, load_public_key
+from safegen.adapters.text_signature import TextVerifier, sign_text
 from safegen.domain.decision import Decision
-from safegen.domain.signed_decision import SignedDecision, decision_payload, read_signed_decision
-from safegen.errors import DataError
+from safegen.domain.digests import canonical_json
+from safegen.domain.documents import parse_document
+from safegen.domain.signed_text import SignedText
 from safegen.ports import SigningKey
 
-_SHOWN = 12
 
-
-def sign_decision(decision: Decision, key: SigningKey) -> SignedDecision:
+def sign_decision(decision: Decision, key: SigningKey) -> SignedText:
     """Sign a decision as it is, passed or blocked."""
-    payload = decision_payload(decision)
-    signature = key.sign(hashlib.sha256(payload.encode()).digest())
-    return SignedDecision(
-        payload=payload, key_id=key_id(key.public_key_pem), signature=base64.b64encode(signature).decode()
-    )
+    return sign_text(canonical_json(decision.model_dump(mode="json")).decode(), key)
 
 
 @final
@@ -46,7 +31,7 @@ class DecisionVerifier:
         Raises:
             ConfigError: One is no EC P-256 public key.
         """
-        self._keys = {key_id(pem): load_public_key(pem, "a trusted key") for pem in public_keys}
+        self._verifier = TextVerifier(public_keys, "decision")
 
     def verify(self, text: str) -> Decision:
         """Return the decision in a signed document.
@@ -54,17 +39,4 @@ class DecisionVerifier:
         Raises:
             DataError: It is no such document, its key is not trusted, or its signature does not fit it.
         """
-        signed = read_signed_decision(text)
-        key = self._keys.get(signed.key_id)
-        if key is None:
-            trusted = ", ".join(name[:_SHOWN] for name in self._keys) or "none"
-            raise DataError(
-                f"the decision is signed by key {signed.key_id[:_SHOWN]}, which is not trusted (trusted: {trusted})"
-            )
-        try:
-            key.verify(signed.signature_bytes(), signed.payload.encode(), ec.ECDSA(hashes.SHA256()))
-        except (InvalidSignature, ValueError) as error:
-            raise DataError(
-                f"the decision does not fit its signature by key {signed.key_id[:_SHOWN]}: one of them was changed"
-            ) from error
-        return signed.decision()
+        return parse_document(Decision, self._verifier.verify(text).payload, what="signed decision")

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import typer
 
 from safegen.cli import (
+    approve_command,
+    backup_commands,
+    deploy_command,
     gate_command,
     keys_command,
     look_commands,
@@ -30,15 +33,18 @@ app = typer.Typer(
 for group in (
     pipeline_commands,
     gate_command,
+    approve_command,
     release_commands,
     report_command,
     verify_command,
     look_commands,
     prompts_command,
+    deploy_command,
 ):
     app.add_typer(group.commands)
 app.add_typer(keys_command.commands, name="keys")
 app.add_typer(stack_commands.commands, name="stack")
+app.add_typer(backup_commands.commands, name="backup")
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`safegen keys`: make the keys that sign releases."""
+"""`safegen keys`: make the keys that sign releases, and the secrets of services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from safegen.cli.answer import Answer, answering
 
-commands = typer.Typer(help="The keys that sign releases.", no_args_is_help=True)
+commands = typer.Typer(help="The keys that sign releases, and the secrets of services.", no_args_is_help=True)
 
 
 @commands.command("new")
@@ -29,6 +29,14 @@ def new_keys(folder: Path) -> Answer:
     return Answer(document, text)
 
 
-@commands.callback()
-def _keep_as_group() -> None:
-    """The keys that sign releases."""
+@commands.command("services")
+@answering
+def service_secrets(folder: Path) -> Answer:
+    """Make every secret that infra/compose and infra/kubernetes name, DIR/*; one that is there is kept.
+
+    Example: safegen keys services infra/compose/secrets
+    """
+    from safegen.stack.service_secrets import make_service_secrets
+
+    made = make_service_secrets(folder)
+    return Answer({"files": [str(path) for path in made]}, "\n".join(map(str, made)))

@@ -62,7 +62,7 @@ def doctor(config: ConfigOption = MINIATURE_RUN) -> Answer:
     """Tell what is installed, reachable, writable and licensed; exits 0 if a run could begin, else 3.
 
     The object store of the configuration is opened and must refuse to overwrite; a local one is started for that,
-    and stopped again.
+    and stopped again. The gate must refuse what nothing proves, and a Prefect server that runs must fire a schedule.
 
     Example: safegen doctor --config configs/miniature.toml --json
     """

@@ -12,6 +12,7 @@ import typer
 from safegen.cli.answer import Answer, answering
 from safegen.cli.options import MINIATURE_RUN, ConfigOption
 from safegen.config import RunConfig, load_config
+from safegen.domain.gate_files import read_text
 
 if TYPE_CHECKING:
     from safegen.pipeline.summary import Summary
@@ -74,17 +75,27 @@ def evaluate(config: ConfigOption = MINIATURE_RUN) -> Answer:
 
 @commands.command()
 @answering
-def promote(config: ConfigOption = MINIATURE_RUN) -> Answer:
+def promote(
+    config: ConfigOption = MINIATURE_RUN,
+    *,
+    approval: Annotated[
+        Path | None,
+        typer.Option("--approval", help="What `safegen approve` printed, where one is asked for."),
+    ] = None,
+) -> Answer:
     """Gate the candidate that was evaluated under this configuration, and promote it if it passes.
 
-    Makes nothing: where nothing was evaluated it exits 2. Exits 0 if promoted, 1 if blocked.
+    Makes nothing: where nothing was evaluated it exits 2. Exits 0 if promoted, 1 if blocked or not yet approved.
 
     Example: safegen promote --config configs/miniature.toml
     """
+    signed = None if approval is None else read_text(approval)
     run = _prepared(config)
+    from flows.approval import approved_by
     from flows.protect import promote_evaluated
 
-    return _whole(promote_evaluated, run)
+    with approved_by(signed):
+        return _whole(promote_evaluated, run)
 
 
 def _whole(flow: Callable[[RunConfig], Summary], run: RunConfig) -> Answer:

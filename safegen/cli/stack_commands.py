@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -58,6 +59,25 @@ def stack_status(config: ConfigOption = MINIATURE_RUN) -> Answer:
     from safegen.config import load_config
 
     return _stack_answer(stack_root(load_config(config)))
+
+
+@commands.command("buckets")
+@answering
+def stack_buckets(
+    endpoint: Annotated[str, typer.Option(help="Address of an S3 server.")],
+    bucket: Annotated[list[str], typer.Option("--bucket", help="A bucket to make unless it is there.")],
+) -> Answer:
+    """Make buckets on a server of yours, as the identity of AWS_ACCESS_KEY_ID; waits a minute for the server.
+
+    Example: safegen stack buckets --endpoint https://s3:8333 --bucket safegen --bucket mlflow
+    """
+    from safegen.adapters.s3_buckets import ensure_bucket
+    from safegen.adapters.s3_store import s3_client
+
+    client = s3_client(endpoint_url=endpoint, region="us-east-1", credentials=None, attempts=8)
+    for name in bucket:
+        ensure_bucket(client, name)
+    return Answer({"endpoint": endpoint, "buckets": bucket}, "\n".join(bucket))
 
 
 def _stack_answer(root: Path) -> Answer:

@@ -19,6 +19,7 @@ from safegen.doctor.surroundings import (
     examine_store,
     examine_workspace,
 )
+from safegen.doctor.unattended import examine_gate, examine_schedule
 
 
 def examine(config: RunConfig, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -39,4 +40,6 @@ def examine(config: RunConfig, environment: Mapping[str, str]) -> Iterator[Findi
     yield examine_workspace(config)
     yield from examine_services(config)
     yield from examine_servers(config, environment)
+    yield examine_gate(config)
     yield from examine_store(config)
+    yield examine_schedule(config, environment)

@@ -81,7 +81,7 @@ def read_report(path: Path) -> Report:
     Raises:
         DataError: It is missing or not a report of a known version.
     """
-    return parse_document(Report, _read_text(path), what=f"report {path}")
+    return parse_document(Report, read_text(path), what=f"report {path}")
 
 
 def read_policy(path: Path) -> Policy:
@@ -91,7 +91,7 @@ def read_policy(path: Path) -> Policy:
         ConfigError: It is not a policy.
         DataError: It is missing or not text.
     """
-    return parse_policy(_read_text(path), source=f"policy {path}")
+    return parse_policy(read_text(path), source=f"policy {path}")
 
 
 def _checked_tree(folder: Path) -> str:
@@ -111,10 +111,15 @@ def read_decision(path: Path) -> Decision:
     Raises:
         DataError: It is missing or not a decision of a known version.
     """
-    return parse_document(Decision, _read_text(path), what=f"decision {path}")
+    return parse_document(Decision, read_text(path), what=f"decision {path}")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a document's text.
+
+    Raises:
+        DataError: It is missing or not UTF-8.
+    """
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

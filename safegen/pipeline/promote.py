@@ -13,6 +13,7 @@ from safegen.bootstrap import Platform
 from safegen.domain.decision import Decision
 from safegen.domain.digests import tree_digests
 from safegen.domain.gate_files import read_report
+from safegen.pipeline.approve import is_approval_due, verify_approval
 from safegen.pipeline.gate import champion_version
 from safegen.pipeline.outcomes import Decided, Edited, Evaluated, Promoted
 from safegen.release.channel import move_channel, read_channel
@@ -62,22 +63,41 @@ def register(platform: Platform, edited: Edited, evaluated: Evaluated, decided: 
     return version
 
 
-def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decided: Decided) -> Promoted:
+def run_promote(
+    platform: Platform,
+    edited: Edited,
+    evaluated: Evaluated,
+    decided: Decided,
+    signed_approval: str | None = None,
+) -> Promoted:
     """Publish, move the channel, move the alias: in this order, each step repeatable.
 
     A run that is killed in between leaves the old release in place, and the next run completes it.
 
+    Args:
+        platform: Where, and who must approve.
+        edited: The candidate.
+        evaluated: Its evaluation.
+        decided: The decision on it.
+        signed_approval: What `safegen approve` printed; kept in the release and named in the audit log.
+
     Raises:
-        DataError: The decision is not a pass for this checkpoint.
+        DataError: The decision is not a pass for this checkpoint, or the approval does not fit it.
+        ReleaseRefusedError: An approval is due and there is none.
         ConfigError: The signing key is missing or damaged.
         StorageError: The store failed.
     """
     config, store = platform.config, platform.promoter_store
-    registry_version = register(platform, edited, evaluated, decided)
     who, why = (
         getpass.getuser(),
         f"passed {config.gate.policy.stem} in evaluation {evaluated.report_digest[:12]}",
     )
+    approval: dict[str, str] = {}
+    if is_approval_due(platform, edited, decided):
+        approved = verify_approval(platform, edited, decided, signed_approval)
+        approval = {"approval": signed_approval or ""}
+        why += f", approved by {approved.approver} ({approved.why})"
+    registry_version = register(platform, edited, evaluated, decided)
     before = read_channel(store, config.model, config.promote.channel)
     metadata = {
         "base_digest": edited.base_digest,
@@ -86,6 +106,7 @@ def run_promote(platform: Platform, edited: Edited, evaluated: Evaluated, decide
         "champion_version": champion_version(platform, edited.checkpoint_digest),
         "edit_run": edited.run_id,
         "evaluation_run": evaluated.run_id,
+        **approval,
     }
     facts = release_facts(platform, edited, evaluated, decided)
     release = publish(

@@ -90,6 +90,7 @@ def summarise(
     decided: Decided,
     page: Page,
     released: Promoted | None,
+    note: str,
 ) -> Summary:
     """Put the results of a run's stages together."""
     where = {
@@ -112,5 +113,5 @@ def summarise(
         decision=json.loads(decided.decision.read_text()),
         stages=stages,
         where=where,
-        note=platform.note,
+        note=note,
     )

@@ -6,7 +6,9 @@ are closed with mutual TLS and signed tokens whose keys only the server's own us
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +49,26 @@ def write_security(folder: Path) -> Path:
     return config
 
 
+def write_server_certificate(folder: Path, hosts: Sequence[str]) -> None:
+    """Write `s3.pem` and `s3.key` for a server, and `ca.pem` that clients trust, unless they are there.
+
+    Args:
+        folder: Where to.
+        hosts: Names and IP addresses that it holds for.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    if (folder / "s3.pem").exists():
+        return
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _certificate("safegen services", authority_key, authority_key, None)
+    certificate = _certificate("safegen object store", key, authority_key, authority, hosts)
+    write_private(folder / "ca.pem", authority.public_bytes(serialization.Encoding.PEM))
+    write_private(folder / "s3.key", _pem(key))
+    write_private(folder / "s3.pem", certificate.public_bytes(serialization.Encoding.PEM))
+
+
 def _toml(folder: Path) -> str:
     tokens = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
     parts = [f'[{section}]\nkey = "{secrets.token_urlsafe(32)}"' for section in tokens]
@@ -61,6 +83,7 @@ def _certificate(
     key: ec.EllipticCurvePrivateKey,
     signing_key: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None,
+    hosts: Sequence[str] = ("localhost",),
 ) -> x509.Certificate:
     """Make a certificate: an authority when nobody else issues it, else one for both ends of a connection."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -78,9 +101,16 @@ def _certificate(
     if issuer is not None:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(usage, critical=False).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+            x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False
         )
     return builder.sign(signing_key, hashes.SHA256())
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -131,6 +131,9 @@ def test_doctor_finds_a_sound_installation_ready(tmp_path: Path, capsys: pytest.
     assert checks["licence"]["state"] == "note"
     assert "AGPL-3.0" in checks["licence"]["detail"]
     assert checks["stack mlflow"]["detail"].startswith("stopped")
+    assert checks["gate"]["state"] == "ok"
+    assert checks["gate"]["detail"] == "policies/miniature.toml refuses what is not proven"
+    assert checks["schedule"]["state"] == "note"
 
 
 def test_doctor_fails_where_a_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,8 +153,9 @@ def test_doctor_tells_of_a_prefect_server_that_does_not_answer(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert main(["doctor", "--config", str(_run_file(tmp_path)), "--json"]) == 3
-    check = _by_name(_json(capsys))["prefect server"]
-    assert check["state"] == "failed"
+    checks = _by_name(_json(capsys))
+    check = checks["prefect server"]
+    assert check["state"] == checks["schedule"]["state"] == "failed"
     assert "http://127.0.0.1:9/api/health" in check["detail"]
 
 
