@@ -11,17 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from safegen.adapters.signing_keys import key_id, load_public_key
+from safegen.adapters.signing_keys import key_id
+from safegen.adapters.trusted_keys import TrustedKeys
 from safegen.domain.decision import Decision
 from safegen.domain.signed_decision import SignedDecision, decision_payload, read_signed_decision
 from safegen.errors import DataError
 from safegen.ports import SigningKey
-
-_SHOWN = 12
 
 
 def sign_decision(decision: Decision, key: SigningKey) -> SignedDecision:
@@ -46,7 +41,7 @@ class DecisionVerifier:
         Raises:
             ConfigError: One is no EC P-256 public key.
         """
-        self._keys = {key_id(pem): load_public_key(pem, "a trusted key") for pem in public_keys}
+        self._keys = TrustedKeys(public_keys)
 
     def verify(self, text: str) -> Decision:
         """Return the decision in a signed document.
@@ -55,16 +50,7 @@ class DecisionVerifier:
             DataError: It is no such document, its key is not trusted, or its signature does not fit it.
         """
         signed = read_signed_decision(text)
-        key = self._keys.get(signed.key_id)
-        if key is None:
-            trusted = ", ".join(name[:_SHOWN] for name in self._keys) or "none"
-            raise DataError(
-                f"the decision is signed by key {signed.key_id[:_SHOWN]}, which is not trusted (trusted: {trusted})"
-            )
-        try:
-            key.verify(signed.signature_bytes(), signed.payload.encode(), ec.ECDSA(hashes.SHA256()))
-        except (InvalidSignature, ValueError) as error:
-            raise DataError(
-                f"the decision does not fit its signature by key {signed.key_id[:_SHOWN]}: one of them was changed"
-            ) from error
+        problem = self._keys.problem(signed.key_id, signed.signature_bytes(), signed.payload.encode())
+        if problem:
+            raise DataError(f"refused the decision: {problem}")
         return signed.decision()
