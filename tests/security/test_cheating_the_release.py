@@ -63,7 +63,7 @@ def test_a_replayed_channel_pointer_is_refused(two: FolderStore, tmp_path: Path)
         **{name: getattr(read_audit(two, MODEL)[1], name) for name in ("utc", "who", "why")},
     )
     two.put(POINTER, old.to_bytes())
-    with pytest.raises(StorageError, match=r"ci moved it to version 2 .* an old pointer back"):
+    with pytest.raises(StorageError, match=r"ci moved it to version 2 .* an old pointer was put back"):
         pulled(two, "production", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert audit_problems(two, MODEL, list_releases(two, MODEL), list_channels(two, MODEL)) == ()
@@ -71,7 +71,7 @@ def test_a_replayed_channel_pointer_is_refused(two: FolderStore, tmp_path: Path)
     rolled_back(two, "2", why="an old pointer was put back")  # as the message advises
     assert pulled(two, "production", tmp_path / "out").version == "2"
     two.put(POINTER, new)
-    with pytest.raises(StorageError, match="an old pointer back"):
+    with pytest.raises(StorageError, match="an old pointer was put back"):
         pulled(two, "production", tmp_path / "other")
 
 
@@ -163,7 +163,7 @@ def test_a_replayed_pointer_brings_no_weaker_champion(platform: RegisteredPlatfo
     candidate.report.write_text(report_json(report))
     assert champion_of(platform, candidate) == "2"
     platform.promoter_store.put(POINTER, pointer)
-    with pytest.raises(StorageError, match="an old pointer back"):
+    with pytest.raises(StorageError, match="an old pointer was put back"):
         champion_report(platform, "f" * 64)
 
 
