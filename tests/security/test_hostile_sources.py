@@ -91,7 +91,7 @@ TAKEN: dict[str, bytes] = {
     ),
     "broken exif.jpg": picture(16, image_format="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
     "two\nlines, \u202e.png": picture(17),
-    "..%2f..%2fetc.png": picture(18),
+    "%2e%2e%2fetc.png": picture(18),
     "-rf.png": picture(19),
 }
 
