@@ -92,7 +92,7 @@ def start(
     root = root.absolute()
     wanted = set(services) | ({"s3"} if "mlflow" in services else set[ServiceName]())
     with exclusive(root):
-        names = [name for name in SERVICES if name in wanted]
+        names: list[ServiceName] = [name for name in SERVICES if name in wanted]
         _start(root, names, registry, timeout_s)
         state = read_state(root)
         for name in names:
