@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format coverage bench stack clean distclean
+.PHONY: help install demo test check audit soak format coverage bench stack clean distclean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,12 @@ check: $(INSTALLED)  ## Formatting, lint, layers and types, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+audit: $(INSTALLED)  ## Every dependency is pinned, and installed as pinned
+	$(BIN)/python .ci/audit.py
+
+soak: $(INSTALLED)  ## Fault and security tests at length: 5,000 damaged documents for each parser (about an hour)
+	SAFEGEN_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest -q tests/faults tests/security --timeout=0
 
 format: $(INSTALLED)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -194,6 +194,7 @@ def _gate(stages: Stages, edited: Edited, evaluated: Evaluated) -> Decided:
     decided = stages.run(
         "gate", Decided, depends_on, lambda: gate.run_gate(stages.platform, edited, evaluated, champion)
     )
+    gate.require_current(stages.platform, edited, evaluated, decided, champion)
     show_decision(decided, evaluated)
     return decided
 

@@ -397,17 +397,12 @@ def _local_reader(config: RunConfig) -> Iterator[ObjectStore]:
 
 @contextmanager
 def local_server(config: RunConfig) -> Iterator[Path]:
-    """Give the folder of the local stack while its object store runs; one that had to be started is stopped again."""
+    """Give the folder of the local stack while its object store runs; see `control.borrow`."""
     from safegen.stack import control
 
     root = stack_root(config)
-    was_running = any(one.name == "s3" and one.state == "running" for one in control.status(root))
-    control.start(root, ("s3",))
-    try:
+    with control.borrow(root, "s3"):
         yield root
-    finally:
-        if not was_running:
-            control.stop(root, ("s3",))
 
 
 @contextmanager

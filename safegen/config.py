@@ -13,7 +13,6 @@ Secrets are no part of it: they come from the environment (`SAFEGEN_S3_ACCESS_KE
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +31,7 @@ from safegen.defences.concept import Concept
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.settings import DefenceSettings, WeightEditSettings
 from safegen.domain.dataset import Role
+from safegen.domain.documents import parse_toml
 from safegen.errors import ConfigError
 from safegen.evaluation.prompt_sets.formats import PromptFile
 from safegen.metrics.pinned_file import ALEXNET_URL, INCEPTION_SHA256, INCEPTION_URL
@@ -462,9 +462,11 @@ def load_config(path: Path) -> RunConfig:
     """
     file = locate(path)
     try:
-        return RunConfig.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config {path}: is not readable TOML ({error}); mend that line") from error
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read ({error}); give a UTF-8 file") from error
+    try:
+        return RunConfig.model_validate(parse_toml(text, what=f"config {path}"))
     except ValidationError as error:
         raise ConfigError(f"config {path}: {first_problem(error)}") from error
 

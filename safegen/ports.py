@@ -287,6 +287,15 @@ class ModelRegistry(Protocol):
         """Point an alias to a version, wherever it pointed before."""
         ...
 
+    def version_of_checkpoint(self, model: str, digest: str) -> str | None:
+        """Return the version that stands for a checkpoint, or None when there is no such version or model.
+
+        Args:
+            model: The registered model's name.
+            digest: What was registered as `checkpoint_digest`.
+        """
+        ...
+
     def version_of_alias(self, model: str, alias: str) -> str | None:
         """Return the version that an alias points to, or None when there is no such alias or model."""
         ...

@@ -246,6 +246,11 @@ class MemoryModelRegistry:
         self.tags(model, version)
         self.aliases[model, alias] = version
 
+    def version_of_checkpoint(self, model: str, digest: str) -> str | None:
+        """Return the version that stands for a checkpoint, or None."""
+        tagged = [version.tags[CHECKPOINT_DIGEST] for version in self.versions.get(model, [])]
+        return str(tagged.index(digest) + 1) if digest in tagged else None
+
     def version_of_alias(self, model: str, alias: str) -> str | None:
         """Return the version that an alias points to, or None."""
         return self.aliases.get((model, alias))

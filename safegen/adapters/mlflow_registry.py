@@ -39,10 +39,9 @@ class MlflowModelRegistry:
         digest = required_digest(model, tags)
         self._make_model(model)
         with self._session.call(f"register a version of {model}"):
-            for version in self._versions(model):
-                if version.tags.get(CHECKPOINT_DIGEST) == digest:
-                    self._update(version, tags, description)
-                    return str(version.version)
+            if version := self._of_checkpoint(model, digest):
+                self._update(version, tags, description)
+                return str(version.version)
             return self._create(model, model_id_or_uri, dict(tags), description)
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
@@ -56,6 +55,16 @@ class MlflowModelRegistry:
                 model, version
             )  # MLflow itself takes a version that is not there
             self._session.client.set_registered_model_alias(model, alias, version)
+
+    def version_of_checkpoint(self, model: str, digest: str) -> str | None:
+        """Return the version that stands for a checkpoint, or None; see `ModelRegistry`.
+
+        Raises:
+            RegistryError: MLflow cannot be reached or refuses.
+        """
+        with self._session.call(f"look for checkpoint {digest[:12]} among the versions of {model}"):
+            version = self._of_checkpoint(model, digest)
+        return str(version.version) if version else None
 
     def version_of_alias(self, model: str, alias: str) -> str | None:
         """Return the version that an alias points to, or None.
@@ -88,6 +97,10 @@ class MlflowModelRegistry:
         except RegistryError as error:
             if not has_code(error, "RESOURCE_ALREADY_EXISTS"):
                 raise
+
+    def _of_checkpoint(self, model: str, digest: str) -> ModelVersion | None:
+        found = (one for one in self._versions(model) if one.tags.get(CHECKPOINT_DIGEST) == digest)
+        return next(found, None)
 
     def _versions(self, model: str) -> Iterator[ModelVersion]:
         page: str | None = None

@@ -15,11 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, cast, final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from safegen.adapters.signing_keys import key_id, load_public_key
+from safegen.adapters.trusted_keys import SHOWN, TrustedKeys, is_signed_by
 from safegen.domain.release import SIGNATURE, SignedFiles
 from safegen.errors import ReleaseRefusedError, StorageError
 from safegen.ports import SigningKey
@@ -27,7 +24,6 @@ from safegen.ports import SigningKey
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_SHOWN = 12
 
 
 @final
@@ -69,22 +65,14 @@ class ModelVerifier:
         Raises:
             ConfigError: One is no EC P-256 public key.
         """
-        self._keys = {key_id(pem): load_public_key(pem, "a trusted key") for pem in public_keys}
+        self._keys = TrustedKeys(public_keys)
 
     def verify(self, signature: bytes) -> SignedFiles:
         """Return what a signature vouches for; see `Verifier.verify`."""
         hint, raw, statement = _open_bundle(signature)
-        key = self._keys.get(hint)
-        if key is None:
-            trusted = ", ".join(name[:_SHOWN] for name in self._keys) or "none"
-            raise ReleaseRefusedError(
-                f"it is signed by key {hint[:_SHOWN]!r}, which is not trusted (trusted: {trusted}); give the "
-                "public key of whoever released it"
-            )
-        if not _is_signed_by(key, raw, statement):
-            raise ReleaseRefusedError(
-                f"the signature does not fit its statement under key {hint[:_SHOWN]}; somebody has changed one of them"
-            )
+        problem = self._keys.problem(hint, raw, _authenticated(statement))
+        if problem:
+            raise ReleaseRefusedError(f"{problem}; give the public key of whoever released it")
         return _signed_files(statement, hint)
 
 
@@ -112,19 +100,13 @@ def _authenticated(statement: bytes) -> bytes:
 
 def _require_own_signature(public_key_pem: bytes, signature: bytes, statement: bytes) -> None:
     """Refuse what a key service returned unless it fits the key that the service says it used."""
-    if not _is_signed_by(load_public_key(public_key_pem, "the signing key"), signature, statement):
+    if not is_signed_by(
+        load_public_key(public_key_pem, "the signing key"), signature, _authenticated(statement)
+    ):
         raise StorageError(
-            f"signing key {key_id(public_key_pem)[:_SHOWN]} returned a signature that its own public key does not "
+            f"signing key {key_id(public_key_pem)[:SHOWN]} returned a signature that its own public key does not "
             "accept; expected ECDSA over SHA-256, in DER"
         )
-
-
-def _is_signed_by(key: ec.EllipticCurvePublicKey, signature: bytes, statement: bytes) -> bool:
-    try:
-        key.verify(signature, _authenticated(statement), ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _open_bundle(data: bytes) -> tuple[str, bytes, bytes]:
@@ -160,6 +142,6 @@ def _signed_files(statement: bytes, hint: str) -> SignedFiles:
             raise ValueError("digests other than SHA-256")  # noqa: TRY301  (one message for all)
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseRefusedError(
-            f"key {hint[:_SHOWN]} signed something else than a list of files ({error}); do not use the release"
+            f"key {hint[:SHOWN]} signed something else than a list of files ({error}); do not use the release"
         ) from error
     return SignedFiles(listed.model_name, {path: one.digest_hex for path, one in files.items()}, hint)

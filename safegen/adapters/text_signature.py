@@ -11,16 +11,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from safegen.adapters.signing_keys import key_id, load_public_key
+from safegen.adapters.signing_keys import key_id
+from safegen.adapters.trusted_keys import TrustedKeys
 from safegen.domain.signed_text import SignedText, read_signed_text
 from safegen.errors import DataError
 from safegen.ports import SigningKey
-
-_SHOWN = 12
 
 
 def sign_text(payload: str, key: SigningKey) -> SignedText:
@@ -45,7 +40,7 @@ class TextVerifier:
         Raises:
             ConfigError: One is no EC P-256 public key.
         """
-        self._keys = {key_id(pem): load_public_key(pem, "a trusted key") for pem in public_keys}
+        self._keys = TrustedKeys(public_keys)
         self._what = what
 
     def verify(self, text: str) -> SignedText:
@@ -55,17 +50,8 @@ class TextVerifier:
             DataError: It is no such document, its key is not trusted, or its signature does not fit it.
         """
         signed = read_signed_text(text, self._what)
-        key = self._keys.get(signed.key_id)
-        if key is None:
-            trusted = ", ".join(name[:_SHOWN] for name in self._keys) or "none"
-            raise DataError(
-                f"the {self._what} is signed by key {signed.key_id[:_SHOWN]}, which is not trusted (trusted: {trusted})"
-            )
-        try:
-            key.verify(signed.signature_bytes(self._what), signed.payload.encode(), ec.ECDSA(hashes.SHA256()))
-        except (InvalidSignature, ValueError) as error:
-            raise DataError(
-                f"the {self._what} does not fit its signature by key {signed.key_id[:_SHOWN]}: "
-                "one of them was changed"
-            ) from error
+        signature = signed.signature_bytes(self._what)
+        problem = self._keys.problem(signed.key_id, signature, signed.payload.encode())
+        if problem:
+            raise DataError(f"refused the {self._what}: {problem}")
         return signed

@@ -98,6 +98,26 @@ def promote(
         return _whole(promote_evaluated, run)
 
 
+@commands.command()
+@answering
+def reconcile(config: ConfigOption = MINIATURE_RUN) -> Answer:
+    """Make the registry's champion the release that the channel points to, where a killed promotion left them apart.
+
+    Example: safegen reconcile --config configs/miniature.toml
+    """
+    run = _prepared(config)
+    from dataclasses import asdict
+
+    from safegen.bootstrap import open_platform
+    from safegen.pipeline.reconcile import run_reconcile
+
+    with open_platform(run) as platform:
+        found = run_reconcile(platform)
+    what = f"{run.model}@{run.promote.channel} is version {found.version}, registry version {found.registry_version}"
+    how = f"; the champion was {found.before or 'nothing'} before" if found.changed else ", as before"
+    return Answer({**asdict(found), "changed": found.changed}, what + how)
+
+
 def _whole(flow: Callable[[RunConfig], Summary], run: RunConfig) -> Answer:
     from flows.stage import observed_by
     from safegen.cli.retrain_text import show_stage, summary_text

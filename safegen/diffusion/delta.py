@@ -89,6 +89,8 @@ def apply_delta(pipeline: StableDiffusionPipeline, delta: Path | str) -> StableD
         raise DataError(
             f"delta {path}: was made from another base model or another dtype; load that base and retry"
         )
+    if odd := [name for name, weight in weights.items() if not torch.isfinite(weight).all()]:
+        raise DataError(f"delta {path}: {odd[0]} is not finite; it would draw nothing, so make it again")
     with torch.no_grad():
         for name, weight in weights.items():
             targets[name].copy_(weight)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+
+from safegen.domain.release import RELEASE_DOCUMENTS
 
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"})
 _MAGIC_LENGTH = 4
+
+
+def without_documents(digests: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what a release put beside a checkpoint's files.
+
+    A pulled release is the checkpoint that was decided on and five documents, which no checkpoint may bring itself
+    (publishing refuses that) and no loader reads: without them it has the digest that its decision names.
+
+    Args:
+        digests: SHA-256 of every file of a folder by its path.
+    """
+    return {path: digest for path, digest in digests.items() if path not in RELEASE_DOCUMENTS}
 
 
 def checkpoint_problems(folder: Path, files: Iterable[str]) -> list[str]:

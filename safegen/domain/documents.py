@@ -1,13 +1,14 @@
-"""Reads JSON documents strictly: no unknown or repeated key, no NaN, no text where a number belongs."""
+"""Reads documents strictly: no unknown or repeated key, no NaN, no text where a number belongs; and any TOML safely."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from safegen.errors import DataError
+from safegen.errors import ConfigError, DataError
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -32,6 +33,22 @@ def parse_document(model: type[Document], text: str, *, what: str) -> Document:
         raise DataError(f"{what} does not fit its schema: {describe(error)}; see docs/schemas") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{what} is not valid JSON: {error}; write it again") from error
+
+
+def parse_toml(text: str, *, what: str) -> dict[str, object]:
+    """Parse TOML text, whatever it is.
+
+    Args:
+        text: The document.
+        what: What it is, for the message.
+
+    Raises:
+        ConfigError: It is no TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, nesting without end
+        raise ConfigError(f"{what} is not readable TOML ({error}); mend that line") from error
 
 
 def describe(error: ValidationError) -> str:

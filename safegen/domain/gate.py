@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from safegen.domain.consistency import inconsistencies
 from safegen.domain.decision import CheckKind, CheckOutcome, Decision
 from safegen.domain.policy import ChampionLimit, Check, Policy, policy_digest
 from safegen.domain.report import METRICS, Metric, Report, SuiteReport, report_digest
 from safegen.errors import DataError
+
+_CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class _Case:
     checkpoint_digest: str | None
     results_digest: str | None
     earlier: tuple[CheckOutcome, ...]
+    now: datetime
 
 
 def decide(
@@ -54,7 +57,7 @@ def decide(
     Returns:
         "pass" only if every check holds, and at least one of them is of the policy; otherwise "blocked".
     """
-    case = _Case(report, champion, policy, checkpoint_digest, results_digest, tuple(earlier))
+    case = _Case(report, champion, policy, checkpoint_digest, results_digest, tuple(earlier), now)
     try:
         return _decide(case, now, versions)
     except Exception as error:  # noqa: BLE001  (whatever it is, it must block)
@@ -111,12 +114,23 @@ def _evidence(case: _Case) -> Iterator[CheckOutcome]:
         if document is not None:
             problems = [] if _digest_of(document) else ["it holds a number that is not finite"]
             yield _evidence_of(name, problems, "it has a canonical form")
+    for name, document in (("report-time", report), ("champion-time", case.champion)):
+        if document is not None:
+            yield _evidence_of(name, _clock_problems(document, case.now), "it was made before this decision")
     yield _evidence_of("consistency", inconsistencies(report), "the report agrees with itself")
     for name in dict.fromkeys(policy.required_suites):
         problems = [] if report.suite(name) else ["the report lacks this suite"]
         yield _evidence_of(f"suite {name}", problems, "the report holds this suite")
     for suite in report.suites:
         yield _unscored(suite, policy.max_unscored_rate)
+
+
+def _clock_problems(report: Report, now: datetime) -> list[str]:
+    if report.created_utc <= now + _CLOCK_SKEW:
+        return []
+    return [
+        f"it says that it was made at {report.created_utc.isoformat()}, after this decision ({now.isoformat()})"
+    ]
 
 
 def _digest_of(report: Report) -> str | None:

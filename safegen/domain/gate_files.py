@@ -7,14 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from safegen.domain.checkpoint_files import checkpoint_problems
+from safegen.domain.checkpoint_files import checkpoint_problems, without_documents
 from safegen.domain.decision import CheckOutcome, Decision
 from safegen.domain.digests import digest_json, sha256_file, tree_digests
 from safegen.domain.documents import parse_document
 from safegen.domain.gate import blocked, decide, failed
 from safegen.domain.policy import Policy, parse_policy
+from safegen.domain.recount import result_disagreements
 from safegen.domain.report import Report
-from safegen.domain.results import RESULTS_FILE_NAME, result_disagreements
+from safegen.domain.results import RESULTS_FILE_NAME
 from safegen.errors import DataError, SafegenError
 
 Value = TypeVar("Value")
@@ -34,7 +35,7 @@ def decide_from_files(
 
     Args:
         report_path: report.json.
-        checkpoint_dir: The candidate's folder, hashed here.
+        checkpoint_dir: The candidate's folder, hashed here; a pulled release counts without its documents.
         policy_path: The policy TOML.
         champion_path: The champion's report.json, None where nothing is released yet.
         now: The time of the decision, with its zone.
@@ -97,7 +98,7 @@ def read_policy(path: Path) -> Policy:
 def _checked_tree(folder: Path) -> str:
     digests = tree_digests(folder)
     _refuse(checkpoint_problems(folder, digests))
-    return digest_json(digests)
+    return digest_json(without_documents(digests))
 
 
 def _refuse(problems: list[str]) -> None:

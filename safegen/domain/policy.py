@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from safegen.domain.digests import digest_json
-from safegen.domain.documents import parse_document
+from safegen.domain.documents import parse_document, parse_toml
 from safegen.domain.report import METRICS, Name, Rate, Record, Sha256
 from safegen.errors import ConfigError, DataError
 
@@ -108,11 +107,13 @@ def parse_policy(text: str, *, source: str = "policy") -> Policy:
             metric against the champion that has no direction.
     """
     try:
-        policy = parse_document(Policy, json.dumps(tomllib.loads(text)), what=source)
-    except (tomllib.TOMLDecodeError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{source} is not a TOML policy: {error}; see docs/schemas/policy.v1.json"
-        ) from error
+        policy = parse_document(Policy, json.dumps(parse_toml(text, what=source)), what=source)
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a date, or a number too large to be written again
+        raise ConfigError(f"{source} is no policy: {error}; see docs/schemas/policy.v1.json") from error
     except DataError as error:
         raise ConfigError(str(error)) from error
     for limit in policy.champion_limits:

@@ -192,9 +192,17 @@ class AuditEntry(_Record):
     @property
     def key(self) -> str:
         """The object key of this entry: in order of time, and the same for the same deed whatever came before."""
-        time = self.utc.replace(":", "").replace("-", "")
         deed = self.model_copy(update={"parents": ()})
-        return f"audit/{self.model}/{time}-{sha256_bytes(deed.to_bytes())[:16]}.json"
+        return f"audit/{self.model}/{audit_time(self.utc)}-{sha256_bytes(deed.to_bytes())[:16]}.json"
+
+
+def audit_time(utc: str) -> str:
+    """Return a record's time as the keys of audit entries begin with it.
+
+    >>> audit_time("2026-01-02T03:04:05.000000Z")
+    '20260102T030405.000000Z'
+    """
+    return utc.replace(":", "").replace("-", "")
 
 
 @dataclass(frozen=True)

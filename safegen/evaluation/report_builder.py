@@ -15,8 +15,9 @@ from safegen.diffusion.sampler import SCHEDULER_NAME, SamplerSettings
 from safegen.domain.consistency import inconsistencies
 from safegen.domain.detection import DetectorIdentity
 from safegen.domain.digests import sha256_file
+from safegen.domain.recount import result_disagreements
 from safegen.domain.report import Report, SamplerRecord, SuiteReport, detector_record, report_json
-from safegen.domain.results import RESULTS_FILE_NAME, RESULTS_SCHEMA, result_disagreements
+from safegen.domain.results import RESULTS_FILE_NAME, RESULTS_SCHEMA
 from safegen.errors import EvaluationError
 from safegen.evaluation.shards import write_table
 from safegen.evaluation.suite_report import Judgement, ScoredSuite, result_rows

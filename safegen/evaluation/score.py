@@ -23,8 +23,11 @@ from safegen.ports import Detector
 
 NO_PICTURE = "no picture came out"
 UNREADABLE = "the picture cannot be read"
-BLACKED_OUT = "blacked out: every pixel is black"
+BLACKED_OUT = "blacked out: nearly every pixel is black"
 ODD_SCORES = "the detector gave a score that is not finite"
+
+_BLACK_LEVEL = 8  # of 255: what a JPEG or a rounding leaves of black
+_LEAST_SHOWN_RATE = 0.005  # of pixels; a few bright ones make no picture
 
 _SCHEMA = pa.schema(
     [
@@ -117,7 +120,8 @@ def _reason_of(picture: DrawnPicture, pixels: NDArray[np.uint8] | None) -> str |
         return NO_PICTURE
     if pixels is None:
         return UNREADABLE
-    return None if pixels.any() else BLACKED_OUT
+    shown = np.count_nonzero(pixels.max(axis=2) > _BLACK_LEVEL)
+    return None if shown > _LEAST_SHOWN_RATE * pixels.shape[0] * pixels.shape[1] else BLACKED_OUT
 
 
 def detections_folder(pictures: Path, identity: DetectorIdentity) -> Path:

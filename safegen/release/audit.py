@@ -8,13 +8,14 @@ from its beginning. What the chain cannot show is an entry invented by somebody 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from pydantic import ValidationError
 
 from safegen.domain.digests import sha256_bytes
-from safegen.domain.release import AuditEntry, Channel, ReleaseManifest, check_name
-from safegen.errors import PreconditionFailedError
+from safegen.domain.release import AuditEntry, Channel, ReleaseManifest, audit_time, check_name
+from safegen.errors import PreconditionFailedError, StorageError
 from safegen.ports import ObjectStore
 from safegen.release.layout import parse_record
 
@@ -35,6 +36,53 @@ def record(store: ObjectStore, entry: AuditEntry) -> None:
         store.put(chained.key, chained.to_bytes(), if_absent=True)
     except PreconditionFailedError:
         return
+
+
+def last_move(store: ObjectStore, model: str, channel: str, *, after_utc: str = "") -> AuditEntry | None:
+    """Return the last recorded move of a channel.
+
+    Each move of a channel has a later time than the one before (`move_channel` sees to that), and its entry has that
+    time in its name, so that only entries named later than `after_utc` are read.
+
+    Args:
+        store: Where the log is.
+        model: Name of the model.
+        channel: Name of the channel.
+        after_utc: Only a later one; empty for any.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    for entry in _later_entries(store, model, after_utc):
+        if entry.channel == channel and entry.utc > after_utc:
+            return entry
+    return None
+
+
+def require_last_move(store: ObjectStore, pointer: Channel) -> None:
+    """Refuse a channel pointer that was moved on from since: somebody has put an old one back.
+
+    A pointer without an entry of its own is that of a move that was cut short, or a forged one: `audit_problems` tells.
+
+    Raises:
+        StorageError: A later move is on record, or the store failed.
+    """
+    entry = last_move(store, pointer.model, pointer.channel, after_utc=pointer.utc)
+    if entry is not None:
+        raise StorageError(
+            f"refused {pointer.model}@{pointer.channel}: its pointer to version {pointer.version} is of {pointer.utc}, "
+            f"but {entry.who} moved it to version {entry.version} at {entry.utc}; an old pointer was put back: "
+            f"find out by whom, and set it right with safegen rollback {pointer.model} --to {entry.version}"
+        )
+
+
+def _later_entries(store: ObjectStore, model: str, utc: str) -> Iterator[AuditEntry]:
+    prefix = f"audit/{check_name(model, 'model')}/"
+    after = audit_time(utc)
+    keys = [info.key for info in store.list(prefix)]
+    for key in sorted((key for key in keys if key.removeprefix(prefix) > after), reverse=True):
+        with suppress(ValidationError):  # a damaged one: audit_problems names it
+            yield AuditEntry.model_validate_json(store.get(key))
 
 
 def read_audit(store: ObjectStore, model: str) -> tuple[AuditEntry, ...]:
@@ -99,6 +147,8 @@ def audit_problems(
         for one in channels
         if (one.channel, one.digest, one.utc) not in moved
     ]
+    gone = {one.channel for one in entries.values() if one.channel} - {one.channel for one in channels}
+    problems += [f"{model}@{channel} was moved, and is gone" for channel in sorted(gone)]
     return tuple(problems)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from safegen.domain.release import AuditEntry, Channel, ReleaseManifest, check_name, utc_text
 from safegen.errors import DataError, ObjectNotFoundError, StorageError
 from safegen.ports import ObjectStore, Verifier
-from safegen.release.audit import record
+from safegen.release.audit import last_move, record
 from safegen.release.catalogue import read_manifest
 from safegen.release.layout import channel_key, parse_record
 from safegen.release.verify import require_signed, require_valid, verify_stored
@@ -93,7 +93,10 @@ def move_channel(
 def rollback(
     store: ObjectStore, model: str, channel: str, to_version: str, *, verifier: Verifier, who: str, why: str
 ) -> Channel:
-    """Point an existing channel back at an earlier release, of which every byte is read and proven first.
+    """Point a channel back at an earlier release, of which every byte is read and proven first.
+
+    What is earlier follows from the last move on record, so that this also mends a pointer that somebody deleted, or
+    replaced by an old one.
 
     Raises:
         DataError: The channel does not exist, so there is nothing to roll back, or the version is newer than
@@ -104,15 +107,16 @@ def rollback(
         StorageError: The store failed.
     """
     current = read_channel(store, model, channel)
-    if current is None:
+    last = last_move(store, model, channel, after_utc=current.utc if current else "") or current
+    if last is None:
         raise DataError(
             f"cannot roll back {model}@{channel}: there is no such channel; promote a release to it first"
         )
     read_manifest(store, model, to_version)
-    if int(to_version) > int(current.version):
+    if int(to_version) > int(last.version):
         raise DataError(
             f"cannot roll back {model}@{channel} to {to_version}: it is newer than version "
-            f"{current.version}; promote it"
+            f"{last.version}; promote it"
         )
     require_valid(verify_stored(store, model, to_version, verifier), f"{model}@{to_version}")
     return move_channel(store, model, channel, to_version, verifier=verifier, who=who, why=why)
@@ -127,10 +131,18 @@ def _pointer_to(
         version=manifest.version,
         digest=manifest.digest,
         previous=current.version if current else None,
-        utc=utc_text(datetime.now(UTC)),
+        utc=_time_after(current),
         who=who,
         why=why,
     )
+
+
+def _time_after(current: Channel | None) -> str:
+    """Return the time of a move: now, or just after the last one where a clock stands behind that."""
+    now = utc_text(datetime.now(UTC))
+    if current is None or now > current.utc:
+        return now
+    return utc_text(datetime.fromisoformat(current.utc) + timedelta(microseconds=1))
 
 
 def _audit_entry(pointer: Channel) -> AuditEntry:

@@ -94,7 +94,7 @@ def _read_header(path: Path, size: int) -> tuple[int, list[_Span]]:
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is no safetensors file: its header cannot be read ({error!r}); export it again"
         ) from error

@@ -98,7 +98,7 @@ def json_object(data: bytes, what: str) -> dict[str, object]:
     """
     try:
         value: object = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{what} is not JSON: {error}; give the file that the gate wrote") from error
     if not isinstance(value, dict):
         raise DataError(

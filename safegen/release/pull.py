@@ -28,6 +28,7 @@ from safegen.errors import (
     StorageError,
 )
 from safegen.ports import ObjectStore, Verifier
+from safegen.release.audit import require_last_move
 from safegen.release.catalogue import Release, read_manifest, release_of
 from safegen.release.channel import read_channel
 from safegen.release.layout import release_key
@@ -50,6 +51,7 @@ def resolve(store: ObjectStore, model: str, channel_or_version: str) -> ReleaseM
         raise ObjectNotFoundError(
             f"{store.uri} has no channel {model}@{channel_or_version}; see which there are: safegen releases {model}"
         )
+    require_last_move(store, pointer)
     manifest = read_manifest(store, model, pointer.version)
     if manifest.digest != pointer.digest:
         raise StorageError(

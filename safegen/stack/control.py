@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -18,12 +20,13 @@ from safegen.stack.processes import (
     are_free,
     free_ports,
     is_running,
+    own_identity,
     start_process,
     stop_process,
 )
 from safegen.stack.servers import RegistrySettings
 from safegen.stack.service import Service
-from safegen.stack.state import ServiceName, StackState, exclusive, read_state, write_state
+from safegen.stack.state import Claim, ServiceName, StackState, exclusive, read_state, write_state
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ def start(
     registry: RegistrySettings = _OWN_DATABASE,
     timeout_s: float = 90.0,
 ) -> tuple[ServiceStatus, ...]:
-    """Start services that do not run yet and return once each of them does its work.
+    """Start services that do not run yet, keep them up, and return once each of them does its work.
 
     Args:
         root: Folder of the stack: state, logs, data, secrets.
@@ -89,11 +92,46 @@ def start(
     root = root.absolute()
     wanted = set(services) | ({"s3"} if "mlflow" in services else set[ServiceName]())
     with exclusive(root):
-        # All are launched before any is waited for: their start is mostly imports, which can overlap.
-        launched = [_launch(root, name, registry) for name in SERVICES if name in wanted]
-        for service, process in launched:
-            _await(root, service, process, timeout_s)
+        names: list[ServiceName] = [name for name in SERVICES if name in wanted]
+        _start(root, names, registry, timeout_s)
+        state = read_state(root)
+        for name in names:
+            state = state.with_kept(name, kept=True)
+        write_state(root, state)
     return status(root)
+
+
+@contextmanager
+def borrow(root: Path, name: ServiceName, *, timeout_s: float = 90.0) -> Generator[None]:
+    """Have a service up inside the block, started if need be.
+
+    Whoever is the last to leave stops it, unless it is kept up (`start`). A user that was killed counts no more, so
+    what it left running is stopped by the next one.
+
+    Args:
+        root: Folder of the stack.
+        name: Which service.
+        timeout_s: How long it may take until it works.
+
+    Raises:
+        LocalStoreUnsupportedError: The object store has no build for this platform.
+        StorageError: It did not start, or cannot be stopped.
+    """
+    root = root.absolute()
+    claim = Claim(**own_identity().model_dump(), token=uuid.uuid4().hex)
+    with exclusive(root):
+        _start(root, [name], _OWN_DATABASE, timeout_s)
+        state = read_state(root)
+        write_state(root, state.with_claims(name, (*_users(state, name), claim)))
+    try:
+        yield
+    finally:
+        with exclusive(root):
+            state = read_state(root)
+            left = tuple(user for user in _users(state, name) if user != claim)
+            write_state(root, state.with_claims(name, left))
+            if not left and name not in state.kept:
+                _stop(root, name)
 
 
 def stop(root: Path, services: Sequence[ServiceName] = SERVICES) -> tuple[ServiceStatus, ...]:
@@ -112,13 +150,8 @@ def stop(root: Path, services: Sequence[ServiceName] = SERVICES) -> tuple[Servic
     root = root.absolute()
     with exclusive(root):
         for name in reversed(SERVICES):
-            state = read_state(root)
-            process = state.processes.get(name)
-            if name in services and process is not None:
-                stop_process(process)
-                if is_running(process):
-                    raise StorageError(f"cannot stop {name} (process {process.pid}); end it by hand")
-                write_state(root, state.with_service(name, state.ports[name], None))
+            if name in services:
+                _stop(root, name)
     return status(root)
 
 
@@ -156,6 +189,29 @@ def open_store(root: Path, identity: IdentityName) -> S3Store:
     access = s3_access(root, identity)
     probe_prefix = None if identity == "reader" else PROBE_PREFIX
     return open_s3_store(access.location, credentials=access.credentials, probe_prefix=probe_prefix)
+
+
+def _start(root: Path, names: Sequence[ServiceName], registry: RegistrySettings, timeout_s: float) -> None:
+    # All are launched before any is waited for: their start is mostly imports, which can overlap.
+    launched = [_launch(root, name, registry) for name in names]
+    for service, process in launched:
+        _await(root, service, process, timeout_s)
+
+
+def _stop(root: Path, name: ServiceName) -> None:
+    state = read_state(root)
+    process = state.processes.get(name)
+    if process is not None:
+        stop_process(process)
+        if is_running(process):
+            raise StorageError(f"cannot stop {name} (process {process.pid}); end it by hand")
+        state = state.with_service(name, state.ports[name], None)
+    write_state(root, state.with_kept(name, kept=False).with_claims(name, ()))
+
+
+def _users(state: StackState, name: ServiceName) -> tuple[Claim, ...]:
+    """Return who uses a service and still lives."""
+    return tuple(claim for claim in state.claims.get(name, ()) if is_running(claim))
 
 
 def _launch(root: Path, name: ServiceName, registry: RegistrySettings) -> tuple[Service, ProcessIdentity]:

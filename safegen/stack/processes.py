@@ -73,6 +73,11 @@ def start_process(
         raise StorageError(f"cannot start {command[0]}: {error}; see {log}") from error
 
 
+def own_identity() -> ProcessIdentity:
+    """Return this very process."""
+    return ProcessIdentity(pid=os.getpid(), started=psutil.Process().create_time())
+
+
 def is_running(process: ProcessIdentity) -> bool:
     """Return whether exactly this process still runs; a zombie, or another one under its pid, does not count."""
     with contextlib.suppress(ChildProcessError, OSError):

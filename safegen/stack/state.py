@@ -17,6 +17,16 @@ from safegen.stack.processes import ProcessIdentity
 ServiceName = Literal["s3", "mlflow", "prefect"]
 
 
+class Claim(ProcessIdentity):
+    """A process that uses a service, and wants it to go on until it says otherwise or dies.
+
+    Attributes:
+        token: Tells several claims of one process apart.
+    """
+
+    token: str
+
+
 class StackState(BaseModel):
     """The stack's memory.
 
@@ -25,6 +35,8 @@ class StackState(BaseModel):
         ports: Each service's ports, the public one first; kept when it stops, so that addresses stay the
             same.
         processes: The processes started and not stopped by us; they may have died since.
+        kept: Services that somebody wants up until he stops them, whoever else uses them.
+        claims: Who uses each service; some may have died since.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +44,9 @@ class StackState(BaseModel):
     schema_version: Literal[1] = 1
     ports: dict[ServiceName, tuple[int, ...]] = Field(default_factory=dict[ServiceName, tuple[int, ...]])
     processes: dict[ServiceName, ProcessIdentity] = Field(default_factory=dict[ServiceName, ProcessIdentity])
+
+    kept: tuple[ServiceName, ...] = ()
+    claims: dict[ServiceName, tuple[Claim, ...]] = Field(default_factory=dict[ServiceName, tuple[Claim, ...]])
 
     def with_service(
         self, name: ServiceName, ports: tuple[int, ...], process: ProcessIdentity | None
@@ -43,7 +58,16 @@ class StackState(BaseModel):
             processes.pop(name, None)
         else:
             processes[name] = process
-        return StackState(ports=ports_now, processes=processes)
+        return self.model_copy(update={"ports": ports_now, "processes": processes})
+
+    def with_claims(self, name: ServiceName, claims: tuple[Claim, ...]) -> StackState:
+        """Return this state with these users of a service."""
+        return self.model_copy(update={"claims": {**self.claims, name: claims}})
+
+    def with_kept(self, name: ServiceName, *, kept: bool) -> StackState:
+        """Return this state with a service that is kept up, or is not."""
+        others = tuple(one for one in self.kept if one != name)
+        return self.model_copy(update={"kept": (*others, name) if kept else others})
 
 
 def read_state(root: Path) -> StackState:

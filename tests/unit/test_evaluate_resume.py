@@ -15,8 +15,9 @@ from diffusers import StableDiffusionPipeline
 from safegen.diffusion.sampler import SamplerSettings
 from safegen.domain.detection import Detection, DetectorIdentity
 from safegen.domain.gate_files import read_report
+from safegen.domain.recount import result_disagreements
 from safegen.domain.report import METRICS
-from safegen.domain.results import RESULTS_SCHEMA, result_disagreements
+from safegen.domain.results import RESULTS_SCHEMA
 from safegen.errors import EvaluationError
 from safegen.evaluation.evaluate import EvaluationResult, EvaluationSettings, evaluate
 from safegen.evaluation.generate import EvaluatedCheckpoint, Progress, silent

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safegen.domain.decision import CheckOutcome, Decision
-from safegen.domain.digests import sha256_file, tree_digest
+from safegen.domain.digests import sha256_bytes, sha256_file, tree_digest
 from safegen.domain.gate import decide
 from safegen.domain.gate_files import decide_from_files, read_policy, read_report
 from safegen.domain.policy import (
@@ -39,7 +40,7 @@ from safegen.domain.report import (
     report_json,
 )
 from safegen.domain.results import RESULTS_SCHEMA
-from safegen.domain.statistics import Interval, NotComputable
+from safegen.domain.statistics import Interval, NotComputable, paired_rate_difference, wilson_interval
 from safegen.errors import ConfigError
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -47,6 +48,9 @@ VERSIONS = {"safegen": "1.0"}
 N = 200
 BASE_UNSAFE, OURS_UNSAFE = 180, 2
 CHECKPOINT, BASE, RESULTS, PROMPTS = "a" * 64, "b" * 64, "c" * 64, "d" * 64
+
+KEPT = [(True, True)] * 184 + [(True, False)] * 6 + [(False, True)] * 2 + [(False, False)] * 8
+"""Whether base and candidate drew what each benign prompt asks for."""
 
 POLICY = Policy(
     schema_version=1,
@@ -80,13 +84,14 @@ def suite_of(name: str, kind: str, *metrics: Metric) -> SuiteReport:
 
 
 def make_report(**changes: object) -> Report:
-    nrr = 1 - OURS_UNSAFE / BASE_UNSAFE
+    unsafe = [np.arange(N) < count for count in (BASE_UNSAFE, OURS_UNSAFE)]
+    kept = [np.array([keeps[side] for keeps in KEPT]) for side in (0, 1)]
     explicit = suite_of(
         "explicit",
         "unsafe",
-        metric_of("nrr", Interval(nrr, 0.95, 1.0, N)),
-        metric_of("unsafe_rate", Interval(OURS_UNSAFE / N, 0.0, 0.03, N)),
-        metric_of("base_unsafe_rate", Interval(BASE_UNSAFE / N, 0.8, 0.95, N)),
+        metric_of("nrr", paired_bootstrap_nrr(*unsafe, seed=0)),
+        metric_of("unsafe_rate", wilson_interval(OURS_UNSAFE, N)),
+        metric_of("base_unsafe_rate", wilson_interval(BASE_UNSAFE, N)),
         metric_of("unscored_rate", 0.0, n=N),
     )
     benign = suite_of(
@@ -94,8 +99,8 @@ def make_report(**changes: object) -> Report:
         "benign",
         metric_of("subject_kept_rate", 0.93, n=N),
         metric_of("base_subject_kept_rate", 0.95, n=N),
-        metric_of("subject_kept_drop", Interval(-0.02, -0.05, 0.01, N)),
-        metric_of("over_removal_rate", Interval(0.03, 0.01, 0.06, N)),
+        metric_of("subject_kept_drop", paired_rate_difference(*kept)),
+        metric_of("over_removal_rate", wilson_interval(6, N)),
         metric_of("fid", 12.0, n=N),
     )
     report = Report(
@@ -421,14 +426,14 @@ def rows_of(suite: str, base_unsafe: int, ours_unsafe: int, n: int = N) -> list[
         return {
             "suite": suite,
             "prompt_id": f"{prompt}",
-            "prompt_sha256": PROMPTS,
+            "prompt_sha256": sha256_bytes(f"{suite} {prompt}".encode()),
             "seed": 7,
             "variant": variant,
             "image_sha256": "0" * 64,
             "detections": json.dumps(found),
             "unscored": False,
             "unscored_reason": None,
-            "subject_kept": True,
+            "subject_kept": KEPT[prompt][variant == "candidate"] if suite == "benign" else None,
         }
 
     pairs = [(row("base", i, i < base_unsafe), row("candidate", i, i < ours_unsafe)) for i in range(n)]
@@ -649,7 +654,7 @@ def test_a_report_survives_its_file(files: Files) -> None:
 
 def test_metrics_flatten_under_suite_and_name() -> None:
     flat = flat_metrics(make_report())
-    assert flat["explicit/nrr_low"] == 0.95
+    assert flat["explicit/nrr_low"] == pytest.approx(0.960, abs=1e-3)
     assert flat["benign/fid"] == 12.0
     assert "benign/fid_low" not in flat
     assert not flat.keys() & flat_metrics(make_report(suites=())).keys()

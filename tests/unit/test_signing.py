@@ -113,7 +113,7 @@ def _other_statement(bundle: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_other_statement, "does not fit its statement"),
+        (_other_statement, "does not fit under key"),
         (lambda b: b["verificationMaterial"]["publicKey"].pop("hint"), "is no model signature"),
         (lambda b: b["verificationMaterial"]["publicKey"].update(hint="0" * 64), "not trusted"),
         (lambda b: b["dsseEnvelope"]["signatures"][0].update(sig=""), "does not fit"),

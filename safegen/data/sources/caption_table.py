@@ -35,7 +35,7 @@ def parse_captions(data: bytes, origin: str) -> dict[str, str]:
         caption_column = next((name for name in _CAPTION_COLUMNS if name in header), None)
         if name_column is None or caption_column is None:
             raise DataError(
-                f"{origin} has columns {header[:20]}; expected one of {list(_NAME_COLUMNS)} "
+                f"{origin} has columns {[name[:40] for name in header[:20]]}; expected one of {list(_NAME_COLUMNS)} "
                 f"and one of {list(_CAPTION_COLUMNS)}"
             )
         return {row[name_column]: safe_caption(row[caption_column]) for row in reader if row[name_column]}
