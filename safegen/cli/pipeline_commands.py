@@ -11,9 +11,9 @@ import typer
 
 from safegen.cli.answer import Answer, answering
 from safegen.cli.options import MINIATURE_RUN, ConfigOption
-from safegen.config import RunConfig, load_config
 
 if TYPE_CHECKING:
+    from safegen.config import RunConfig
     from safegen.pipeline.summary import Summary
 
 commands = typer.Typer()
@@ -100,12 +100,6 @@ def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path) -> Answer
 
 
 def _prepared(config: Path) -> RunConfig:
-    """Read the configuration, refuse what can be refused at once, and set the process up for the flows."""
-    from safegen.cli.environment import prepare_run, show_own_notes
-    from safegen.pipeline.preflight import check_inputs
+    from safegen.api import prepared_run
 
-    run = load_config(config)
-    check_inputs(run)  # the flow does so too, but Prefect takes seconds to begin
-    prepare_run(run, debug="--debug" in sys.argv)
-    show_own_notes()
-    return run
+    return prepared_run(config, debug="--debug" in sys.argv)
