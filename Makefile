@@ -9,12 +9,13 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export NO_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format coverage bench stack clean distclean
+.PHONY: help install demo test check format coverage bench docs screenshots stack clean distclean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
@@ -50,6 +51,12 @@ BENCHMARKS := memory_edit edit_sd nudenet sample evaluate_share ingest
 
 bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RESULTS.md
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+docs: $(INSTALLED)  ## Write the documentation site to build/site; fails on any dead link
+	$(BIN)/mkdocs build --quiet
+
+screenshots: $(INSTALLED)  ## Make the pictures of docs/images/screens again (needs chromium)
+	SAFEGEN_REQUIRE_BROWSER=1 SAFEGEN_SCREENSHOTS=docs/images/screens $(BIN)/python -m pytest -q tests/browser
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up
