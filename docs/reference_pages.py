@@ -41,12 +41,16 @@ def command_page() -> str:
     lines = [
         "# Commands",
         "",
-        "`safegen …` and `python -m safegen …` are the same. Every command takes `--json` "
-        "([what it prints](json.md)) and `--debug` (vendors' logs, and the traceback of an error). Progress goes to "
-        "standard error; nothing asks questions.",
+        (
+            "`safegen …` and `python -m safegen …` are the same. Every command takes `--json` "
+            "([what it prints](json.md)) and `--debug` (vendors' logs, and an error's traceback). Progress goes to "
+            "standard error; nothing asks questions."
+        ),
         "",
-        "Exit codes: 0 done, promoted, passed or valid; 1 blocked or not valid; 2 wrong usage or configuration; "
-        "3 the infrastructure failed, which blocks as well.",
+        (
+            "Exit codes: 0 done, promoted, passed or valid; 1 blocked or not valid; 2 wrong usage or configuration; "
+            "3 the infrastructure failed, which blocks as well."
+        ),
         "",
     ]
     for words, command in _commands(get_command(app), ("safegen",)):
@@ -73,8 +77,12 @@ def _parameter_row(parameter: Any) -> str:
     if parameter.name in {"json_output", "debug", "help"}:
         return ""
     name = ", ".join(parameter.opts) if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
-    default = "required" if parameter.required else "" if parameter.default is None else f"`{parameter.default}`"
-    return f"| `{name}` | {_value(parameter.type_descriptor.annotation)} | {default} | {parameter.help or ''} |"
+    default = (
+        "required" if parameter.required else "" if parameter.default is None else f"`{parameter.default}`"
+    )
+    return (
+        f"| `{name}` | {_value(parameter.type_descriptor.annotation)} | {default} | {parameter.help or ''} |"
+    )
 
 
 def _value(annotation: Any) -> str:
@@ -97,7 +105,12 @@ def schema_page(name: str, title: str) -> str:
     """Return the tables of a document's schema."""
     file = f"{name}.v1.json"
     schema = json.loads((DOCS / "schemas" / file).read_text(encoding="utf-8"))
-    lines = [f"# {title}", "", f"Version 1, as JSON Schema: [{file}](../schemas/{file}). Unknown keys are refused.", ""]
+    lines = [
+        f"# {title}",
+        "",
+        f"Version 1, as JSON Schema: [{file}](../schemas/{file}). Unknown keys are refused.",
+        "",
+    ]
     for heading, part in ((title, schema), *sorted(schema.get("$defs", {}).items())):
         if "properties" in part:
             lines += _object_section(heading, part)
@@ -115,7 +128,7 @@ def _object_section(heading: str, part: dict[str, Any]) -> list[str]:
 
 
 def _told(docstring: str) -> tuple[str, dict[str, str]]:
-    """Split a class's docstring into what it says of the whole and of each attribute.
+    r"""Split a class's docstring into what it says of the whole and of each attribute.
 
     >>> _told("A thing.\\n\\nAttributes:\\n    size: Its size\\n        in px.\\n    name: Its name.")
     ('A thing.', {'size': 'Its size in px.', 'name': 'Its name.'})

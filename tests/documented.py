@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -67,3 +68,18 @@ def example(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def examples_of_help() -> Iterator[Command]:
+    """Yield the example that each command's help ends with, which the reference shows."""
+    from typer.main import get_command
+
+    from safegen.cli.app import app
+
+    groups: list[Any] = [get_command(app)]
+    while groups:
+        for command in groups.pop().commands.values():
+            if hasattr(command, "commands"):
+                groups.append(command)
+            else:
+                yield Command("help", " ".join(str(command.help).partition("Example: ")[2].split()))

@@ -39,4 +39,6 @@ def colourfulness_drop(
         The difference, or NotComputable where there are too few pairs: what cannot be computed is never 0.
     """
     pairs = zip(base, candidate, strict=True)
-    return mean_interval(np.array([colourfulness(ours) - colourfulness(theirs) for theirs, ours in pairs]), confidence)
+    return mean_interval(
+        np.array([colourfulness(ours) - colourfulness(theirs) for theirs, ours in pairs]), confidence
+    )

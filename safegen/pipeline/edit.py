@@ -17,6 +17,7 @@ from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.pipeline.followers import EditJob, followed
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
+from safegen.pipeline.run_texts import edit_description, edit_label
 from safegen.ports import TrackedRun
 from safegen.progress import progress_bar
 
@@ -42,9 +43,9 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
     folder = platform.workspace / "edits" / _work_name(platform, triplets, base_digest)
     with platform.tracker.start_run(
         experiment=f"safegen/{config.model}/edit",
-        run_name=f"{config.edit.target}, {config.edit.text} text, seed {config.seed}",
+        run_name=edit_label(config),
         tags={"stage": "edit", "triplets_digest": triplets.digest, "base_digest": base_digest},
-        description=f"SafeGen edit of `{config.model}` on {triplets.count} triplets.",
+        description=edit_description(config, triplets),
         resume_run_id=_unfinished_run(folder),
         system_metrics_interval_s=_SYSTEM_METRICS_INTERVAL_S,
     ) as run:
