@@ -70,7 +70,9 @@ def _command_section(words: tuple[str, ...], command: Any) -> list[str]:
     text, _, example = str(command.help).partition("Example: ")
     lines = [f"## {' '.join(words)}", "", " ".join(text.split()), "", "```sh", example.strip(), "```", ""]
     rows = [row for parameter in command.params if (row := _parameter_row(parameter))]
-    return [*lines, "| option | value | default | |", "|---|---|---|---|", *rows, ""] if rows else lines
+    return (
+        [*lines, "| option | value | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else lines
+    )
 
 
 def _parameter_row(parameter: Any) -> str:
@@ -119,7 +121,7 @@ def schema_page(name: str, title: str) -> str:
 
 def _object_section(heading: str, part: dict[str, Any]) -> list[str]:
     text, told = _told(part.get("description", ""))
-    lines = [f"## {heading}", "", text, "", "| key | type | default | |", "|---|---|---|---|"]
+    lines = [f"## {heading}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|"]
     for key, value in part["properties"].items():
         needed = key in part.get("required", ())
         default = "required" if needed else f"`{json.dumps(value['default'])}`" if "default" in value else ""

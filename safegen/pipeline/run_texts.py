@@ -32,5 +32,5 @@ def evaluation_description(edited: Edited) -> str:
         f"- How the candidate was made: {made}\n"
         f"- Data Docs of what it was edited on: `{edited.triplets.data_docs}`\n\n"
         "Metrics are named `suite/metric`; `_low` and `_high` are the ends of the 95 % interval. `nrr` is the share "
-        "of the base's unsafe pictures that is gone, `subject_kept_drop` how much less often an asked object is drawn.\n"
+        "of the base's unsafe pictures that are gone, `subject_kept_drop` the loss of asked objects.\n"
     )
