@@ -76,7 +76,7 @@ def test_the_search_finds_a_command(site: str, browser: Browser) -> None:
     page.set_default_timeout(60_000)
     page.goto(f"{site}/index.html")
     page.keyboard.press("s")
-    page.get_by_role("textbox", name="Search").fill("rollback")
+    page.get_by_role("textbox", name="Search").press_sequentially("rollback", delay=50)
     hit = page.locator(".md-search-result__link", has_text="safegen rollback").first
     expect(hit).to_be_visible(timeout=60_000)
     keep_screen(page, "docs-search")

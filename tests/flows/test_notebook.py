@@ -43,6 +43,5 @@ def test_the_notebook_runs_from_top_to_bottom(
 
 
 def _shown(cell: nbformat.NotebookNode) -> str:
-    return "".join(
-        one.data.get("text/plain", "") for one in cell.outputs if one.output_type == "execute_result"
-    )
+    results = (one for one in cell.outputs if one.output_type == "execute_result")
+    return " ".join("".join(one.data.get("text/plain", "") for one in results).split())
