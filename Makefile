@@ -55,9 +55,11 @@ bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RES
 docs: $(INSTALLED)  ## Write the documentation site to build/site; fails on any dead link
 	$(BIN)/mkdocs build --quiet
 
-screenshots: demo  ## Make the pictures of docs/images/screens again (needs chromium; runs the demo first)
-	SAFEGEN_REQUIRE_BROWSER=1 SAFEGEN_SCREENSHOTS=docs/images/screens \
-	  SAFEGEN_REPORT_PAGE=$$(ls -t .safegen/evaluations/*/report.html | head -n 1) $(BIN)/python -m pytest -q tests/browser
+screenshots: $(INSTALLED)  ## Make the pictures of docs/images/screens again (needs chromium; runs the demo first)
+	page=$$($(BIN)/safegen retrain --config configs/miniature.toml --json | tail -n 1 \
+	  | $(BIN)/python -c 'import json; print(json.loads(input())["where"]["page"])') && \
+	SAFEGEN_REQUIRE_BROWSER=1 SAFEGEN_SCREENSHOTS=docs/images/screens SAFEGEN_REPORT_PAGE=$$page \
+	  $(BIN)/python -m pytest -q tests/browser
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up
