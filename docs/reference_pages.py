@@ -5,6 +5,7 @@ MkDocs calls `on_files` (`hooks` in mkdocs.yml).
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -121,6 +122,7 @@ def schema_page(name: str, title: str) -> str:
 
 def _object_section(heading: str, part: dict[str, Any]) -> list[str]:
     text, told = _told(part.get("description", ""))
+    told = {**_shared_attributes(), **told}
     lines = [f"## {heading}", "", text, "", "| key | type | default | meaning |", "|---|---|---|---|"]
     for key, value in part["properties"].items():
         needed = key in part.get("required", ())
@@ -132,12 +134,22 @@ def _object_section(heading: str, part: dict[str, Any]) -> list[str]:
 def _told(docstring: str) -> tuple[str, dict[str, str]]:
     r"""Split a class's docstring into what it says of the whole and of each attribute.
 
-    >>> _told("A thing.\\n\\nAttributes:\\n    size: Its size\\n        in px.\\n    name: Its name.")
+    >>> _told("A thing.\n\nAttributes:\n    size: Its size\n        in px.\n    name: Its name.")
     ('A thing.', {'size': 'Its size in px.', 'name': 'Its name.'})
     """
     text, _, attributes = docstring.partition("Attributes:\n")
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, flags=re.MULTILINE)
     return " ".join(text.split()), {name: " ".join(words.split()) for name, words in found}
+
+
+def _shared_attributes() -> dict[str, str]:
+    """Return what schemas do not carry along: attributes told in a base class, or under another name."""
+    from safegen.config import RunConfig
+    from safegen.evaluation.prompt_sets.settings import PromptFileSettings
+
+    told = _told(inspect.cleandoc(PromptFileSettings.__doc__ or ""))[1]
+    validation = _told(inspect.cleandoc(RunConfig.__doc__ or ""))[1]["validation"]
+    return {**told, "format": "Whose format.", "validate": validation, "kind": "Tells the variants apart."}
 
 
 def _type(value: dict[str, Any]) -> str:
