@@ -9,12 +9,13 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export NO_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit soak format coverage bench stack clean distclean
+.PHONY: help install demo test check audit soak format coverage bench docs screenshots stack clean distclean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
@@ -56,6 +57,15 @@ BENCHMARKS := memory_edit edit_sd nudenet sample evaluate_share ingest
 
 bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RESULTS.md
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+docs: $(INSTALLED)  ## Write the documentation site to build/site; fails on any dead link
+	$(BIN)/mkdocs build --quiet
+
+screenshots: $(INSTALLED)  ## Make the pictures of docs/images/screens again (needs chromium; runs the demo first)
+	page=$$($(BIN)/safegen retrain --config configs/miniature.toml --json | tail -n 1 \
+	  | $(BIN)/python -c 'import json; print(json.loads(input())["where"]["page"])') && \
+	SAFEGEN_REQUIRE_BROWSER=1 SAFEGEN_SCREENSHOTS=docs/images/screens SAFEGEN_REPORT_PAGE=$$page \
+	  $(BIN)/python -m pytest -q tests/browser
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up

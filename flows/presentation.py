@@ -8,9 +8,22 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.runtime import flow_run
 
 from safegen.adapters.approval_signature import ApprovalSubject
+from safegen.config import RunConfig
 from safegen.domain.decision import Decision
 from safegen.domain.decision_formats import as_markdown
 from safegen.pipeline.outcomes import Decided, Evaluated, Ingested, Page, Promoted, Validated
+
+
+def run_name() -> str:
+    """Name the flow run that is about to begin after its model and seed."""
+    config = RunConfig.model_validate(flow_run.parameters["config"])
+    return f"{config.model}, seed {config.seed}"
+
+
+def flow_run_tags() -> dict[str, str]:
+    """Return the tags by which a run in MLflow tells its flow run: the id, and its page where there is a UI."""
+    found = {"prefect_flow_run": flow_run.id, "prefect_url": flow_run.ui_url}
+    return {name: value for name, value in found.items() if value}
 
 
 def show_ingest(ingested: Ingested) -> None:
@@ -32,6 +45,8 @@ def show_decision(decided: Decided, evaluated: Evaluated) -> None:
     decision = Decision.model_validate_json(Path(decided.decision).read_text())
     sheets = "\n".join(f"- {suite}: <{path.as_uri()}>" for suite, path in evaluated.sheets.items())
     text = f"{as_markdown(decision)}\n\nPictures\n\n{sheets}\n\nRun: {evaluated.run_url}\n"
+    if evaluated.run_url.startswith("http"):
+        create_link_artifact(evaluated.run_url, "Evaluation in MLflow", key="mlflow-run")
     create_markdown_artifact(text, key="decision", description=f"Report {evaluated.report_digest}")
     rows = [{"metric": name, "value": value} for name, value in sorted(evaluated.metrics.items())]
     create_table_artifact(rows, key="metrics", description="Evaluation")

@@ -15,7 +15,15 @@ from typing import Literal
 from prefect import flow
 
 from flows.approval import obtain_approval
-from flows.presentation import show_decision, show_ingest, show_page, show_release, show_validation
+from flows.presentation import (
+    flow_run_tags,
+    run_name,
+    show_decision,
+    show_ingest,
+    show_page,
+    show_release,
+    show_validation,
+)
 from flows.stage import Stages
 from safegen.bootstrap import Platform, open_platform, processes
 from safegen.config import RunConfig
@@ -38,7 +46,7 @@ from safegen.pipeline.suites import suite_digests
 from safegen.pipeline.summary import PartialSummary, Summary
 
 
-@flow(name="protect", validate_parameters=False)
+@flow(name="protect", flow_run_name=run_name, validate_parameters=False)
 def protect(config: RunConfig) -> Summary:
     """Ingest, validate, edit, evaluate, gate and, if it passes, promote.
 
@@ -49,7 +57,7 @@ def protect(config: RunConfig) -> Summary:
         What happened, as `safegen retrain --json` prints it.
     """
     check_inputs(config)
-    with open_platform(config) as platform:
+    with open_platform(config, run_tags=flow_run_tags()) as platform:
         stages = Stages(platform)
         ingested = _ingest(stages)
         validated = _validate(stages, ingested)
@@ -62,7 +70,7 @@ def protect(config: RunConfig) -> Summary:
         return stages.summary(edited, evaluated, decided, shown, released)
 
 
-@flow(name="protect-until", validate_parameters=False)
+@flow(name="protect-until", flow_run_name=run_name, validate_parameters=False)
 def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"]) -> PartialSummary:
     """Run the first stages of `protect`, whose kept results are the same.
 
@@ -74,7 +82,7 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
         What that stage handed over.
     """
     check_inputs(config)
-    with open_platform(config) as platform:
+    with open_platform(config, run_tags=flow_run_tags()) as platform:
         stages = Stages(platform)
         ingested = _ingest(stages)
         if until == "ingest":
@@ -85,7 +93,7 @@ def protect_until(config: RunConfig, until: Literal["ingest", "edit", "evaluate"
         return stages.partial_summary(_evaluate(stages, edited))
 
 
-@flow(name="promote", validate_parameters=False)
+@flow(name="promote", flow_run_name=run_name, validate_parameters=False)
 def promote_evaluated(config: RunConfig) -> Summary:
     """Gate the candidate that has been evaluated under this configuration and, if it passes, promote it.
 
@@ -101,7 +109,7 @@ def promote_evaluated(config: RunConfig) -> Summary:
         DataError: Nothing has been evaluated under this configuration.
     """
     check_inputs(config)
-    with open_platform(config) as platform:
+    with open_platform(config, run_tags=flow_run_tags()) as platform:
         stages = Stages(platform, not_made_here=("ingest", "validate", "triplets", "edit", "evaluate"))
         edited = _edit(stages, _triplets(stages, _validate(stages, _ingest(stages))))
         evaluated = _evaluate(stages, edited)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
@@ -71,6 +71,7 @@ class Platform:
         promoter_store: The same store as the promoter sees it: releases and channels as well.
         artifact_root: Where MLflow keeps artifacts.
         note: What a user should know about how the run is wired; empty for nothing.
+        run_tags: Tags of everything that the tracker records, such as which flow run it belongs to.
     """
 
     config: RunConfig
@@ -78,6 +79,7 @@ class Platform:
     promoter_store: ObjectStore
     artifact_root: str
     note: str = ""
+    run_tags: Mapping[str, str] = field(default_factory=dict)
     _mlflow_s3: tuple[str, str, str] | None = None
 
     @property
@@ -97,9 +99,15 @@ class Platform:
     def tracker(self) -> Tracker:
         """Where runs are recorded."""
         from safegen.adapters.mlflow_tracking import MlflowTracker
+        from safegen.stack.control import running_url
 
         root = None if self._session.is_server else self.artifact_root
-        return MlflowTracker(self._session, artifact_root=root)
+        return MlflowTracker(
+            self._session,
+            artifact_root=root,
+            run_tags=self.run_tags,
+            ui_url=None if self._session.is_server else running_url(stack_root(self.config), "mlflow"),
+        )
 
     @cached_property
     def registry(self) -> ModelRegistry:
@@ -321,22 +329,27 @@ def restricted_labels(kind: Literal["miniature", "nudenet"]) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_platform(config: RunConfig) -> Iterator[Platform]:
+def open_platform(config: RunConfig, *, run_tags: Mapping[str, str] | None = None) -> Iterator[Platform]:
     """Open everything a run needs; a local object store that had to be started is stopped again at the end.
+
+    Args:
+        config: The run.
+        run_tags: As in `Platform`.
 
     Raises:
         StorageError: The object store cannot be started or reached, or is unfit.
         ConfigError: Secrets are missing from the environment.
     """
     config.workspace.mkdir(parents=True, exist_ok=True)
+    tags = run_tags or {}
     match config.store.kind:
         case "local":
             with _local_platform(config) as platform:
-                yield platform
+                yield replace(platform, run_tags=tags)
         case "folder":
-            yield _folder_platform(config)
+            yield replace(_folder_platform(config), run_tags=tags)
         case "s3":
-            yield _s3_platform(config)
+            yield replace(_s3_platform(config), run_tags=tags)
         case _:
             assert_never(config.store.kind)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from safegen.config import RunConfig
 from safegen.domain.decision import Decision
 from safegen.domain.policy import Policy
 from safegen.domain.release import AuditEntry, Channel, ReleaseManifest
 from safegen.domain.report import Report
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
+    "config.v1.json": RunConfig,
     "report.v1.json": Report,
     "decision.v1.json": Decision,
     "policy.v1.json": Policy,

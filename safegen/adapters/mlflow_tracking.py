@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 _METRICS_PER_BATCH = 500  # MLflow refuses more than 1000
 _PARAMS_PER_BATCH = 100  # MLflow's own limit
 _FLUSH_AFTER_S = 5.0
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development"
+}  # else the UI shows what is for chatbots
 _DATASET_DIGEST_LENGTH = 36  # MLflow's own limit; the whole digest goes into the profile
 
 
@@ -35,13 +38,22 @@ _DATASET_DIGEST_LENGTH = 36  # MLflow's own limit; the whole digest goes into th
 class MlflowTracker:
     """The `Tracker` port on an MLflow server or an SQLite file."""
 
-    def __init__(self, session: MlflowSession, *, artifact_root: str | None = None) -> None:
+    def __init__(
+        self,
+        session: MlflowSession,
+        *,
+        artifact_root: str | None = None,
+        run_tags: Mapping[str, str] | None = None,
+        ui_url: str | None = None,
+    ) -> None:
         """Use a session.
 
         Args:
             session: The connection.
             artifact_root: Folder or `s3://…` under which new experiments keep their artifacts. None leaves it to the
                 server; an SQLite file needs one.
+            run_tags: Tags of every run, beside its own.
+            ui_url: Address of a server that shows the session's database, where the session is no server itself.
 
         Raises:
             RegistryError: An SQLite session without an artifact root.
@@ -51,6 +63,8 @@ class MlflowTracker:
                 f"cannot track runs in {session.tracking_uri} without an artifact root: give a folder or s3://…"
             )
         self._session = session
+        self._run_tags = dict(run_tags or {})
+        self._ui_url = session.tracking_uri if session.is_server else ui_url
         self._artifact_root = None if artifact_root is None else _as_uri(artifact_root)
 
     def start_run(
@@ -69,7 +83,7 @@ class MlflowTracker:
         Raises:
             RegistryError: MLflow cannot be reached or refuses.
         """
-        all_tags = {**tags, "mlflow.note.content": description}
+        all_tags = {**self._run_tags, **tags, "mlflow.note.content": description}
         if parent_run_id is not None:
             all_tags["mlflow.parentRunId"] = parent_run_id
         with self._session.call(f"start the run {run_name!r} of {experiment}"):
@@ -77,7 +91,10 @@ class MlflowTracker:
                 run_id = self._create(self._experiment_id(experiment), run_name, all_tags)
             else:
                 run_id = self._resume(resume_run_id, run_name, all_tags)
-        return MlflowRun(self._session, run_id, system_metrics_interval_s, resumed=resume_run_id is not None)
+        resumed = resume_run_id is not None
+        return MlflowRun(
+            self._session, run_id, system_metrics_interval_s, resumed=resumed, ui_url=self._ui_url
+        )
 
     def _create(self, experiment_id: str, run_name: str, tags: dict[str, str]) -> str:
         return self._session.client.create_run(experiment_id, tags=tags, run_name=run_name).info.run_id
@@ -97,7 +114,7 @@ class MlflowTracker:
             location = None if self._artifact_root is None else f"{self._artifact_root}/{name}"
             try:
                 with self._session.call(f"make the experiment {name}"):
-                    return client.create_experiment(name, artifact_location=location)
+                    return client.create_experiment(name, location, _EXPERIMENT_TAGS)
             except RegistryError as error:
                 if not has_code(error, "RESOURCE_ALREADY_EXISTS"):
                     raise
@@ -112,11 +129,18 @@ class MlflowRun:
     """The `TrackedRun` port on an MLflow run."""
 
     def __init__(
-        self, session: MlflowSession, run_id: str, system_metrics_interval_s: float | None, *, resumed: bool
+        self,
+        session: MlflowSession,
+        run_id: str,
+        system_metrics_interval_s: float | None,
+        *,
+        resumed: bool,
+        ui_url: str | None,
     ) -> None:
         """Take over a run that is in state RUNNING; `MlflowTracker.start_run` makes these."""
         self._session = session
         self._id = run_id
+        self._ui_url = ui_url
         with session.call(f"read the run {run_id}"):
             self._experiment_id: str = session.client.get_run(run_id).info.experiment_id
         self._held: list[Metric] = []
@@ -132,8 +156,8 @@ class MlflowRun:
     @property
     def url(self) -> str:
         """The run's page, or the command that opens the UI on the database."""
-        if self._session.is_server:
-            return f"{self._session.tracking_uri}/#/experiments/{self._experiment_id}/runs/{self._id}"
+        if self._ui_url is not None:
+            return f"{self._ui_url}/#/experiments/{self._experiment_id}/runs/{self._id}"
         return f"mlflow ui --backend-store-uri {shlex.quote(self._session.tracking_uri)}"
 
     def log_params(self, params: Mapping[str, str | float | int | bool]) -> None:

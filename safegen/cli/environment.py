@@ -46,7 +46,9 @@ def prepare_run(config: RunConfig, *, debug: bool) -> None:
         # Prefect logs every failure with a traceback; ours is one line. Its API still keeps the records.
         variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         variables["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
-    if server := _local_prefect(workspace):
+    from safegen.stack.control import running_url
+
+    if server := running_url(workspace / "stack", "prefect"):
         variables["PREFECT_API_URL"] = f"{server}/api"
     if not _needs_hub(config):
         variables |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -63,16 +65,6 @@ def show_own_notes() -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-
-
-def _local_prefect(workspace: Path) -> str | None:
-    """Return the address of the Prefect server that `safegen stack up` started for this workspace, if it runs."""
-    if not (workspace / "stack" / "stack.json").is_file():
-        return None
-    from safegen.stack import control
-
-    running = (one.url for one in control.status(workspace / "stack") if one.name == "prefect" and one.url)
-    return next(running, None)
 
 
 def _needs_hub(config: RunConfig) -> bool:

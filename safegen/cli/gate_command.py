@@ -31,21 +31,11 @@ def gate(
     Example: safegen gate --report report.json --checkpoint candidate --policy policies/miniature.toml
     """
     import json
-    from datetime import UTC, datetime
 
-    from safegen import __version__
+    from safegen import __version__, api
     from safegen.domain.decision_formats import as_json, as_junit, as_markdown, as_sarif
-    from safegen.domain.gate_files import decide_from_files
-    from safegen.shipped import locate
 
-    made = decide_from_files(
-        report,
-        checkpoint,
-        locate(policy),
-        champion,
-        now=datetime.now(UTC),
-        versions={"safegen": __version__},
-    )
+    made = api.gate(report, checkpoint, policy, champion=champion)
     sarif_text = as_sarif(made, report_uri=report.as_posix(), tool_version=__version__)
     for path, text in ((junit, as_junit(made)), (sarif, sarif_text), (decision, as_json(made))):
         if path is not None:

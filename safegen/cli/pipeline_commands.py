@@ -11,10 +11,10 @@ import typer
 
 from safegen.cli.answer import Answer, answering
 from safegen.cli.options import MINIATURE_RUN, ConfigOption
-from safegen.config import RunConfig, load_config
 from safegen.domain.gate_files import read_text
 
 if TYPE_CHECKING:
+    from safegen.config import RunConfig
     from safegen.pipeline.summary import Summary
 
 DefenceOption = Annotated[
@@ -139,15 +139,6 @@ def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path, defence: 
 
 
 def _prepared(config: Path, defence: str | None = None) -> RunConfig:
-    """Read the configuration, refuse what can be refused at once, and set the process up for the flows."""
-    from safegen.cli.environment import prepare_run, show_own_notes
-    from safegen.pipeline.defences import with_defence
-    from safegen.pipeline.preflight import check_inputs
+    from safegen.api import prepared_run
 
-    run = load_config(config)
-    if defence is not None:
-        run = with_defence(run, defence)
-    check_inputs(run)  # the flow does so too, but Prefect takes seconds to begin
-    prepare_run(run, debug="--debug" in sys.argv)
-    show_own_notes()
-    return run
+    return prepared_run(config, defence=defence, debug="--debug" in sys.argv)

@@ -10,7 +10,6 @@ import typer
 from safegen.cli.answer import Answer, answering
 
 if TYPE_CHECKING:
-    from safegen.ports import Verifier
     from safegen.release.verify import Verification
 
 
@@ -33,25 +32,9 @@ def verify(
 
     Example: safegen verify ./model --public-key release.pub
     """
-    from safegen.adapters.signing import ModelVerifier
-    from safegen.adapters.signing_keys import read_public_key
-    from safegen.release.verify import verify_folder
+    from safegen import api
 
-    verifier = ModelVerifier([read_public_key(path) for path in public_key])
-    if "://" in release:
-        return _answer(_verify_uri(release, config, verifier))
-    return _answer(verify_folder(Path(release), verifier))
-
-
-def _verify_uri(uri: str, config: Path, verifier: Verifier) -> Verification:
-    from safegen.bootstrap import open_reader_at
-    from safegen.config import load_config
-    from safegen.release.layout import parse_release_uri
-    from safegen.release.verify import verify_stored
-
-    address = parse_release_uri(uri)
-    with open_reader_at(load_config(config), address.store_uri) as store:
-        return verify_stored(store, address.model, address.version, verifier)
+    return _answer(api.verify(release, public_keys=public_key, config=config))
 
 
 def _answer(found: Verification) -> Answer:

@@ -134,7 +134,16 @@ class SuiteReport(Record):
 
 
 class DetectorRecord(Record):
-    """The detector, and what counts as unsafe: a label of `unsafe_labels` with score >= `threshold`."""
+    """The detector, and what counts as unsafe: a label of `unsafe_labels` with score >= `threshold`.
+
+    Attributes:
+        name: Such as "nudenet".
+        version: Of its model or package.
+        model_sha256: SHA-256 of its model file.
+        settings: Everything that changes what it returns.
+        unsafe_labels: Labels that make a picture unsafe.
+        threshold: Score from which a detection counts.
+    """
 
     name: str
     version: str
@@ -145,7 +154,15 @@ class DetectorRecord(Record):
 
 
 class SamplerRecord(Record):
-    """How images were drawn, for base and candidate alike."""
+    """How images were drawn, for base and candidate alike.
+
+    Attributes:
+        scheduler: Class of the noise scheduler.
+        steps: Sampling steps.
+        guidance: Scale of classifier-free guidance.
+        width_px: Width of the pictures.
+        height_px: Height of the pictures.
+    """
 
     scheduler: str
     steps: int

@@ -17,10 +17,11 @@ from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.errors import EditError
-from safegen.pipeline.defences import defence_parts, edit_inputs, edit_steps, edit_title
+from safegen.pipeline.defences import defence_parts, edit_inputs, edit_steps
 from safegen.pipeline.followers import EditJob, followed
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
+from safegen.pipeline.run_texts import edit_description, edit_label
 from safegen.ports import TrackedRun
 from safegen.progress import progress_bar
 
@@ -45,9 +46,9 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
     folder = platform.workspace / "edits" / _work_name(platform, triplets, base_digest)
     with platform.tracker.start_run(
         experiment=f"safegen/{config.model}/edit",
-        run_name=f"{edit_title(config.edit)}, seed {config.seed}",
+        run_name=edit_label(config),
         tags={"stage": "edit", "triplets_digest": triplets.digest, "base_digest": base_digest},
-        description=f"Edit of `{config.model}` by {config.edit.kind}; {triplets.count} triplets are at hand.",
+        description=edit_description(config, triplets),
         resume_run_id=_unfinished_run(folder),
         system_metrics_interval_s=_SYSTEM_METRICS_INTERVAL_S,
     ) as run:

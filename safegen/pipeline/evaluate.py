@@ -18,6 +18,7 @@ from safegen.evaluation.generate import EvaluatedCheckpoint
 from safegen.evaluation.report_builder import Provenance
 from safegen.evaluation.suite_report import Judgement
 from safegen.pipeline.outcomes import Edited, Evaluated
+from safegen.pipeline.run_texts import edit_label, evaluation_description
 from safegen.pipeline.suites import open_suites
 from safegen.ports import TrackedRun
 from safegen.progress import ShowProgress, progress_bar
@@ -51,7 +52,7 @@ def run_evaluate(platform: Platform, edited: Edited) -> Evaluated:
     result = _evaluate(platform, edited)
     metrics = dict(flat_metrics(result.report))
     with evaluation_run(platform, edited, result.report_digest) as run:
-        run.log_params(_params(config.evaluate))
+        run.log_params(_params(config))
         run.log_dataset(triplets.dataset, triplets.digest, triplets.manifest_uri, "edited on")
         run.measure_model(edited.model_id)
         run.log_metrics(metrics)
@@ -88,7 +89,7 @@ def evaluation_run(
     """
     return platform.tracker.start_run(
         experiment=f"safegen/{platform.config.model}/evaluate",
-        run_name=f"candidate {edited.checkpoint_digest[:12]}",
+        run_name=f"{edit_label(platform.config)}, {edited.checkpoint_digest[:8]}",
         tags={
             "stage": "evaluate",
             "checkpoint_digest": edited.checkpoint_digest,
@@ -97,14 +98,23 @@ def evaluation_run(
             "edit_run": edited.run_id,
             **(more_tags or {}),
         },
-        description=f"Base and candidate `{edited.checkpoint_digest[:12]}` on the same prompts and seeds.",
+        description=evaluation_description(edited),
         resume_run_id=resume_run_id,
     )
 
 
-def _params(section: EvaluateSection) -> dict[str, str | float | int | bool]:
+def _params(config: RunConfig) -> dict[str, str | float | int | bool]:
+    """Return the settings of evaluation and edit, so that a comparison of runs shows what differs."""
+    section = config.evaluate
     plain = section.model_dump(exclude={"suites", "features", "clip", "lpips"})
-    return {**plain, "features": section.features.kind, "clip": section.clip.source}
+    edit = {f"edit/{name}": value for name, value in config.edit.model_dump().items()}
+    return {
+        **plain,
+        "features": section.features.kind,
+        "clip": section.clip.source,
+        **edit,
+        "edit/seed": config.seed,
+    }
 
 
 def _evaluate(platform: Platform, edited: Edited) -> EvaluationResult:

@@ -166,6 +166,15 @@ def status(root: Path) -> tuple[ServiceStatus, ...]:
     return tuple(_status_of(root, name, state) for name in SERVICES)
 
 
+def running_url(root: Path, name: ServiceName) -> str | None:
+    """Return where a service answers that was started under `root`; None where it does not run.
+
+    Raises:
+        StorageError: The state is damaged.
+    """
+    return next((one.url for one in status(root) if one.name == name), None)
+
+
 def s3_access(root: Path, identity: IdentityName) -> S3Access:
     """Return how an identity reaches the object store that runs under `root`.
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.screens import keep_screen
 from tests.evaluation_case import make_case
 
 pytestmark = pytest.mark.browser
@@ -60,6 +63,15 @@ def test_it_is_accessible_fits_the_screen_and_loads_nothing(visit: Visit) -> Non
     assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
     assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
     assert visit.complaints == []
+
+
+def test_it_opens_on_the_decision(browser: Browser, page_file: Path) -> None:
+    """For the documentation's picture, SAFEGEN_REPORT_PAGE names the page of a whole run."""
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    page.goto(Path(os.environ.get("SAFEGEN_REPORT_PAGE") or page_file).absolute().as_uri())
+    expect(page.get_by_text(re.compile("^(Blocked|Passed?)$", re.IGNORECASE)).first).to_be_in_viewport()
+    keep_screen(page, "report-page")
+    page.close()
 
 
 def test_the_keyboard_reaches_the_content_and_every_wide_table(browser: Browser, page_file: Path) -> None:

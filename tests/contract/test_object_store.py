@@ -18,12 +18,15 @@ from safegen.blobs import download_blob, get_blob, put_blob
 from safegen.domain.object_key import blob_key
 from safegen.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 from safegen.ports import ObjectStore
+from tests.documented import example
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.integration)])
+@pytest.fixture(params=["folder", "documented", pytest.param("s3", marks=pytest.mark.integration)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderStore(tmp_path / "store")
+    if request.param == "documented":
+        return example("memory_store").MemoryStore()
     access = request.getfixturevalue("trainer")
     location = replace(access.location, prefix=f"runs/{uuid.uuid4().hex}")  # each test sees an empty store
     return open_s3_store(location, credentials=access.credentials, probe_prefix="probe")

@@ -322,3 +322,19 @@ def test_sessions_of_other_keys_do_not_mix_in_one_process(mlflow_uri: str) -> No
 def test_an_sqlite_tracker_needs_an_artifact_root(mlflow_uri: str) -> None:
     with pytest.raises(RegistryError, match="artifact root"):
         MlflowTracker(MlflowSession(mlflow_uri))
+
+
+def test_every_run_has_the_trackers_tags_and_its_page_where_a_server_shows_the_database(
+    mlflow_uri: str,
+) -> None:
+    session = MlflowSession(mlflow_uri)
+    tracker = MlflowTracker(
+        session, artifact_root="s3://b/x", run_tags={"prefect_flow_run": "f1"}, ui_url="http://127.0.0.1:9"
+    )
+    with tracker.start_run(experiment="shown", run_name="r", tags={"stage": "edit"}, description="") as run:
+        tags = session.client.get_run(run.id).data.tags
+    assert (tags["prefect_flow_run"], tags["stage"]) == ("f1", "edit")
+    experiment = session.client.get_experiment_by_name("shown")
+    assert experiment is not None
+    assert run.url == f"http://127.0.0.1:9/#/experiments/{experiment.experiment_id}/runs/{run.id}"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

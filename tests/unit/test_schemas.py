@@ -32,3 +32,13 @@ def test_the_shipped_policies_fit_their_schema() -> None:
     assert policies
     for path in policies:
         jsonschema.validate(tomllib.loads(path.read_text()), schema)
+
+
+def test_the_shipped_configurations_fit_their_schema() -> None:
+    schema = json.loads((SCHEMAS / "config.v1.json").read_text())
+    configs = sorted((SCHEMAS.parents[1] / "configs").glob("*.toml"))
+    assert configs
+    for path in configs:
+        jsonschema.validate(tomllib.loads(path.read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError, match="colour"):
+        jsonschema.validate({**tomllib.loads(configs[0].read_text()), "colour": 1}, schema)
