@@ -15,6 +15,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
+from flows.event_order import tell_first_state
 from flows.protect import promote_evaluated, protect, protect_until
 from flows.stage import StageEvent, observed_by
 from safegen.config import RunConfig, load_config
@@ -84,6 +85,7 @@ def promote(config: str, seed: int | None = None) -> State[Any]:
 
 def _told(config: str, seed: int | None) -> RunConfig:
     logging.getLogger("safegen").setLevel(logging.INFO)
+    tell_first_state()
     run = load_config(Path(config))
     return run if seed is None else run.model_copy(update={"seed": seed})
 

@@ -72,11 +72,20 @@ class DeployedRuns:
     def runs_of(self, deployment: str) -> list[FlowRun]:
         """Return a deployment's runs that began, oldest first."""
         found = self.client.read_deployment_by_name(deployment)
-        runs = self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter.model_validate({"deployment_id": {"any_": [found.id]}})
-        )
-        began = [run for run in runs if run.start_time is not None]
+        began = [run for run in self._runs(found.id) if run.start_time is not None]
         return sorted(began, key=lambda run: str(run.start_time))
+
+    def pause(self, deployment: str) -> None:
+        """Let a schedule fire no more, and drop what waits for its turn."""
+        found = self.client.read_deployment_by_name(deployment)
+        self.client.pause_deployment(found.id)
+        for run in self._runs(found.id):
+            if run.state is not None and run.state.is_scheduled():
+                self.client.delete_flow_run(run.id)
+
+    def _runs(self, deployment_id: UUID) -> list[FlowRun]:
+        chosen = FlowRunFilter.model_validate({"deployment_id": {"any_": [deployment_id]}})
+        return self.client.read_flow_runs(flow_run_filter=chosen)
 
     def tasks(self, run_id: UUID) -> dict[str, TaskRun]:
         """Return a run's stages by name."""

@@ -123,8 +123,7 @@ def test_the_next_scheduled_run_reuses_every_stage(deployed: DeployedRuns) -> No
     states = {name: task.state_name for name, task in deployed.tasks(runs[1].id).items()}
     assert {name: states[name] for name in KEPT} == dict.fromkeys(KEPT, "Cached")
     assert runs[1].state_name == "Promoted"
-    weekly = deployed.client.read_deployment_by_name("retrain/weekly")
-    deployed.client.pause_deployment(weekly.id)
+    deployed.pause("retrain/weekly")
 
 
 def test_a_registered_candidate_is_evaluated(deployed: DeployedRuns) -> None:
