@@ -41,8 +41,8 @@ check: $(INSTALLED)  ## Formatting, lint, layers and types, as CI runs them
 audit: $(INSTALLED)  ## Every dependency is pinned, and installed as pinned
 	$(BIN)/python .ci/audit.py
 
-soak: $(INSTALLED)  ## Fault and security tests at length: 5,000 damaged documents for each parser (about an hour)
-	SAFEGEN_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest -q tests/faults tests/security --timeout=0
+soak: $(INSTALLED)  ## Fault and security tests at length: kills at all points, 5,000 damaged documents a parser
+	SAFEGEN_KILL_EVERY=1 SAFEGEN_FUZZ_EXAMPLES=5000 $(BIN)/python -m pytest -q tests/faults tests/security --timeout=0
 
 format: $(INSTALLED)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .

@@ -62,9 +62,13 @@ def not_as_locked(pins: dict[str, str]) -> list[str]:
 def needed(name: str, extra: str) -> set[str]:
     """Return all that a package needs here, directly or not, that is installed."""
     found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     queue = [(name, extra)]
     while queue:
         wanted, its_extra = queue.pop()
+        if (wanted, its_extra) in seen:
+            continue
+        seen.add((wanted, its_extra))
         try:
             requirements = [Requirement(line) for line in metadata.requires(wanted) or ()]
         except metadata.PackageNotFoundError:
@@ -72,9 +76,7 @@ def needed(name: str, extra: str) -> set[str]:
         found.add(normal(wanted))
         for one in requirements:
             if one.marker is None or one.marker.evaluate({"extra": its_extra}):
-                queue += [
-                    (one.name, more) for more in ("", *one.extras) if normal(one.name) not in found or more
-                ]
+                queue += [(normal(one.name), more) for more in ("", *one.extras)]
     return found
 
 

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from safegen.adapters.conditional_writes import prove_conditional_writes
 from safegen.domain.object_key import check_key, check_prefix
 from safegen.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 from safegen.ports import ObjectInfo
 
+Read = TypeVar("Read")
+
 _PART_BYTES = 8 << 20
 _MULTIPART_FROM_BYTES = 16 << 20
 _PARALLEL_PARTS = 4
+_BODY_ATTEMPTS, _BODY_PAUSE_S = 4, 0.2
+_BROKEN_BODY = (ResponseStreamingError, IncompleteReadError, ReadTimeoutError, FlexibleChecksumError)
 _LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 
 
@@ -154,11 +166,7 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return the whole content of an object, its checksum verified; see `ObjectStore.get`."""
         with translated("read", self._name(key)):
-            answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
-            with closing(
-                answer["Body"]
-            ) as body:  # its own context manager gives the stream without its checks
-                return body.read()
+            return _until_whole(lambda: b"".join(self._blocks(key)))
 
     def head(self, key: str) -> ObjectInfo | None:
         """Describe an object, or return None when there is none; see `ObjectStore.head`."""
@@ -219,11 +227,8 @@ class S3Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         pending = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            with translated("download", self._name(key)), pending.open("wb") as file:
-                answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
-                with closing(answer["Body"]) as body:
-                    for block in body.iter_chunks(1 << 20):
-                        file.write(block)
+            with translated("download", self._name(key)):
+                _until_whole(lambda: self._write_blocks(key, pending))
             pending.replace(path)
         finally:
             pending.unlink(missing_ok=True)
@@ -250,6 +255,15 @@ class S3Store:
         with translated("delete", self._name(key)):
             self._client.delete_object(**self._at(key))
 
+    def _blocks(self, key: str) -> Iterator[bytes]:
+        answer = self._client.get_object(**self._at(key), ChecksumMode="ENABLED")
+        with closing(answer["Body"]) as body:  # its own context manager gives the stream without its checks
+            yield from body.iter_chunks(1 << 20)
+
+    def _write_blocks(self, key: str, path: Path) -> None:
+        with path.open("wb") as file:
+            file.writelines(self._blocks(key))
+
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
 
@@ -266,6 +280,16 @@ class S3Store:
         if info is not None and self.get(key) == data:
             return info
         raise error
+
+
+def _until_whole(read: Callable[[], Read]) -> Read:
+    """Read once more, after a pause, where a body broke off or came garbled: boto3 asks again for answers only."""
+    for attempt in range(_BODY_ATTEMPTS - 1):
+        try:
+            return read()
+        except _BROKEN_BODY:
+            time.sleep(_BODY_PAUSE_S * 2**attempt)
+    return read()
 
 
 @contextmanager

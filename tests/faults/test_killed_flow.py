@@ -2,7 +2,7 @@
 
 Nothing in the product helps: the test watches the workspace from outside and sends SIGKILL to the whole process group
 as soon as a file appears that marks the point. One workspace suffers all kills, so that what a killed run left is what
-the next one has to go on from.
+the next one has to go on from. In CI it is killed at every fifth point; `make soak` takes them all.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ POINTS = {
     "promotion: channel moved, alias not": "store/channels/short/production.json",
 }
 _DEADLINE_S = 600.0
-_LEAST_KILLS = 12
+_EVERY = int(os.environ.get("SAFEGEN_KILL_EVERY", "5"))
+_LEAST_KILLS = 12 if _EVERY == 1 else 3
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def test_killed_at_every_point_it_ends_as_undisturbed(bench: Workbench) -> None:
 
     config = bench.write_run("killed", policy="lenient", store="folder")
     workspace = load_config(config).workspace
-    killed = [name for name, pattern in POINTS.items() if _killed_at(config, workspace, pattern)]
+    killed = [
+        name for name, pattern in list(POINTS.items())[::_EVERY] if _killed_at(config, workspace, pattern)
+    ]
     assert len(killed) >= _LEAST_KILLS, killed
 
     last = run(config)
