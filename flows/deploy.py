@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import yaml
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 
 from flows.automations import NOTIFICATION_BLOCK, crash_of_silent_runs, notification_block, notifications
 from flows.stage import GPU_TAG
@@ -64,7 +65,7 @@ def deploy(file: Path, operations: Operations) -> tuple[str, ...]:
             _ensure_automations(client, operations.notify_url)
             _register(file, operations.variables)
             missing = [name for name in wanted if not _exists(client, name)]
-    except (PrefectHTTPStatusError, OSError, RuntimeError) as error:
+    except (httpx.HTTPError, OSError, RuntimeError) as error:
         raise ConfigError(
             f"cannot deploy {file}: {_one_line(error)}; see that PREFECT_API_URL answers"
         ) from error

@@ -13,6 +13,7 @@ import yaml
 from prefect.flows import Flow
 from prefect.utilities.importtools import import_object
 
+from safegen.cli import main
 from safegen.cli.app import app
 from safegen.shipped import shipped_deployments
 
@@ -71,3 +72,17 @@ def test_a_deployment_runs_a_flow_that_takes_its_parameters(deployment: dict[str
 
 def test_deployments_are_shipped() -> None:
     assert shipped_deployments().name == "prefect.yaml"
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert main(["deploy"]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("safegen: cannot deploy")
+    assert "see that PREFECT_API_URL answers" in message
