@@ -521,7 +521,7 @@ def edit_json(path: Path, change: Callable[[dict], object]) -> None:
         ),
         pytest.param(lambda f: f.policy.unlink(), "cannot read", id="no policy"),
         pytest.param(lambda f: f.policy.write_text(""), "Field required", id="empty policy"),
-        pytest.param(lambda f: f.policy.write_text("= 1"), "not a TOML policy", id="not toml"),
+        pytest.param(lambda f: f.policy.write_text("= 1"), "is not readable TOML", id="not toml"),
         pytest.param(
             lambda f: f.policy.write_text(POLICY_TOML.replace("min_n", "minn")),
             "checks.0.minn",
