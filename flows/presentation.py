@@ -37,7 +37,12 @@ def show_ingest(ingested: Ingested) -> None:
 
 def show_validation(validated: Validated) -> None:
     """Link the Data Docs."""
-    create_link_artifact(validated.data_docs.as_uri(), "Data Docs", key="data-docs")
+    create_link_artifact(
+        validated.data_docs.as_uri(),
+        "Data Docs",
+        key="data-docs",
+        description="Every expectation on the dataset, and how it came out",
+    )
 
 
 def show_decision(decided: Decided, evaluated: Evaluated) -> None:
@@ -46,7 +51,12 @@ def show_decision(decided: Decided, evaluated: Evaluated) -> None:
     sheets = "\n".join(f"- {suite}: <{path.as_uri()}>" for suite, path in evaluated.sheets.items())
     text = f"{as_markdown(decision)}\n\nPictures\n\n{sheets}\n\nRun: {evaluated.run_url}\n"
     if evaluated.run_url.startswith("http"):
-        create_link_artifact(evaluated.run_url, "Evaluation in MLflow", key="mlflow-run")
+        create_link_artifact(
+            evaluated.run_url,
+            "Evaluation in MLflow",
+            key="mlflow-run",
+            description="Metrics with intervals, settings, contact sheets; compare candidates there",
+        )
     create_markdown_artifact(text, key="decision", description=f"Report {evaluated.report_digest}")
     rows = [{"metric": name, "value": value} for name, value in sorted(evaluated.metrics.items())]
     create_table_artifact(rows, key="metrics", description="Evaluation")
@@ -65,7 +75,9 @@ def show_page(page: Page) -> None:
 def show_release(released: Promoted) -> None:
     """Tell which release the channel points to."""
     create_markdown_artifact(
-        f"`{released.model}@{released.channel}` is version {released.version}: {released.uri}", key="release"
+        f"`{released.model}@{released.channel}` is version {released.version}: {released.uri}",
+        key="release",
+        description=f"{released.model} version {released.version}",
     )
 
 

@@ -17,7 +17,12 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.screens import keep_screen
 from tests.short_run import make_workbench
 
-pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(600, func_only=True),
+]
 CANDIDATES = ((2, "lenient", 0), (3, "strict", 1), (4, "lenient", 0))
 PATIENCE_MS = 90_000
 
@@ -88,7 +93,7 @@ def test_three_candidates_are_told_apart_and_compared(world: World, page: Page) 
     ids = ",".join(f'"{url.rpartition("/")[2]}"' for url in world.evaluation_runs)
     page.goto(f'{world.mlflow}/#/compare-runs?runs=[{ids}]&experiments=["{experiment}"]')
     expect(page.get_by_text("Comparing 3 Runs from 1 Experiment")).to_be_visible()
-    for text in ("edit/steps", "edit/target", "explicit/nrr", "benign/clip_score_drop"):
+    for text in ("edit/steps", "edit/target", "benign/clip_score_drop", "benign/fid", "blocked"):
         expect(page.get_by_text(text, exact=True).first).to_be_attached()
     for steps, _, _ in CANDIDATES:
         expect(page.get_by_text(f"paper_code, empty text, {steps} steps, seed 0").first).to_be_attached()
@@ -105,6 +110,8 @@ def test_a_run_says_what_it_is_and_where_to_look(world: World, page: Page) -> No
         "href", world.made[1]["where"]["edit run"]
     )
     expect(page.get_by_text("emoji-triplets").first).to_be_visible()
+    for metric in ("explicit/nrr", "explicit/nrr_low", "explicit/nrr_high"):
+        expect(page.get_by_text(metric, exact=True).first).to_be_attached()
     expect(page.get_by_text("decision", exact=False).first).to_be_visible()
     assert world.tags(world.evaluation_runs[1])["decision"] == "blocked"
 
@@ -129,13 +136,13 @@ def test_a_flow_run_shows_its_stages_and_leads_to_mlflow_and_back(world: World, 
     page.goto(tags["prefect_url"])
     expect(page.get_by_text("short, seed 0").first).to_be_visible()
     expect(page.get_by_text("Completed").first).to_be_visible()
-    keep_screen(page, "prefect-run")
-    page.get_by_role("tab", name="Task Runs").click()
+    page.get_by_text("Task Runs", exact=True).click()
     for stage in ("triplets", "edit", "evaluate"):
         expect(page.get_by_text(stage).first).to_be_visible()
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).click()
     for key in ("ingest", "data-docs", "decision", "report-page", "mlflow-run", "release"):
         expect(page.get_by_text(key, exact=True).first).to_be_visible()
+    keep_screen(page, "prefect-run")
     page.get_by_text("mlflow-run", exact=True).first.click()
     expect(page.get_by_role("link", name="Evaluation in MLflow")).to_have_attribute(
         "href", world.evaluation_runs[0]
