@@ -56,10 +56,7 @@ class MeasuredSuites:
         )
 
     def _report(self, suite: PromptSuite, base: DrawnSuite, ours: DrawnSuite) -> SuiteReport:
-        by_base, by_ours = (
-            score_suite(drawn, self._platform.detector, what="detect", progress=silent)
-            for drawn in (base, ours)
-        )
+        by_base, by_ours = (score_suite(drawn, self._platform.detector) for drawn in (base, ours))
         return suite_report(ScoredSuite(suite, by_base, by_ours), self._judgement)
 
 
