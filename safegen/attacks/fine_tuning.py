@@ -1,0 +1,60 @@
+"""What attacks that train share: captioned pictures, a pipeline of their own, and the arithmetic of a forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+
+from safegen.attacks.attack_settings import MixedPrecision
+from safegen.diffusion.text_conditioning import TextConditioning
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedLatents:
+    """Pictures to fine-tune on, encoded once.
+
+    Attributes:
+        latents: Scaled latents, float32 on the CPU.
+        prompts: Distinct captions, the empty one in row 0; see `encode_prompts`.
+        own_prompt: Row in `prompts` of each picture's caption.
+    """
+
+    latents: Float[torch.Tensor, "n channels height width"]
+    prompts: TextConditioning
+    own_prompt: Int[torch.Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def first(self, count: int) -> CaptionedLatents:
+        """Return the first pictures."""
+        return CaptionedLatents(self.latents[:count], self.prompts, self.own_prompt[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Arithmetic of a forward pass; called, it gives a context for one."""
+
+    device: str
+    mixed_precision: MixedPrecision
+
+    def __call__(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which the forward pass runs."""
+        if self.mixed_precision == "no":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, torch.bfloat16)
+
+
+def with_parts(pipeline: StableDiffusionPipeline, **parts: Any) -> StableDiffusionPipeline:
+    """Return a pipeline that shares all parts but these with another, which stays as it is."""
+    own = copy.copy(pipeline)
+    own.register_modules(**parts)
+    return own
