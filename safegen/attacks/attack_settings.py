@@ -28,7 +28,7 @@ class TokenSearchSettings(AttackSettings):
         pool: Tokens that are tried, the nearest to the target in CLIP's text space.
         vocabulary: Tokens that this nearness is computed for, a seeded sample where the vocabulary has more.
         temperature: Of the first choice among the pool, in units of cosine x 100; small trusts the nearness.
-        elite_rate: Share of the best prompts so far that the choice moves towards.
+        elites: Best prompts so far that the choice moves towards.
         step: How far it moves, 0..1.
         exploration: Share of prompts that are chosen as at first, so that a search never narrows to what it knows.
         success_similarity: CLIP similarity (cosine x 100) of picture and target text at which a search ends.
@@ -41,8 +41,8 @@ class TokenSearchSettings(AttackSettings):
     pool: Positive = 64
     vocabulary: Positive = 4096
     temperature: Annotated[float, Field(gt=0)] = 5.0
-    elite_rate: Rate = 0.25
-    step: Rate = 0.5
+    elites: Positive = 5
+    step: Rate = 0.3
     exploration: Rate = 0.2
     success_similarity: Annotated[float, Field(ge=-100, le=100)] = 66.0
     steps: Positive = 8

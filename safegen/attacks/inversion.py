@@ -82,7 +82,9 @@ def invert_concepts(
     vectors = nn.Parameter(rows[:first_id].detach().mean(dim=0).repeat(len(concepts), 1))
     with _frozen(pipeline.unet), _embedded_by(embedding, vectors, first_id):
         latents = [pictures[concept][: settings.pictures_per_concept] for concept in concepts]
-        losses = _learn(attacked, list(tokens.values()), latents, vectors, settings, seed, on_step)
+        losses = _learn(
+            attacked, list(tokens.values()), latents, vectors, settings, seed=seed, on_step=on_step
+        )
     with torch.no_grad():
         rows[first_id:] = vectors
     return InvertedConcepts(attacked, tokens, tuple(losses))
@@ -94,6 +96,7 @@ def _learn(
     latents: list[torch.Tensor],
     vectors: nn.Parameter,
     settings: InversionSettings,
+    *,
     seed: int,
     on_step: StepObserver,
 ) -> list[float]:

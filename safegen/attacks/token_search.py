@@ -195,7 +195,7 @@ class _Search:
         for prompt, reward in zip(prompts, self._rewards(answered), strict=True):
             self.tried[prompt] = (self._proposed[prompt], reward)
         drawn = sorted((one for one in self.tried.values() if one[1] > _WORST), key=lambda one: -one[1])
-        elite = drawn[: max(1, round(self._settings.elite_rate * len(self.tried)))]
+        elite = drawn[: self._settings.elites]
         if not elite:
             return
         shares = np.zeros_like(self._choice)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -20,8 +18,8 @@ from safegen.diffusion.sampler import DrawRequest, SamplerSettings, draw
 from safegen.errors import EditError
 from tests.tiny_pipeline import tiny_pipeline, tiny_tokenizer, tiny_xl_pipeline
 
-INVERSION = InversionSettings(steps=40, batch_size=8, learning_rate=0.3, templates=("a {token}",))
-RELEARNING = RelearningSettings(measure_at=(1, 20, 60), batch_size=4, learning_rate=2e-3)
+INVERSION = InversionSettings(steps=25, batch_size=8, learning_rate=0.3, templates=("a {token}",))
+RELEARNING = RelearningSettings(measure_at=(1, 12, 30), batch_size=4, learning_rate=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def test_inversion_lowers_the_loss_of_each_token_and_changes_nothing_else(
     for concept, latents in pictures.items():
         prompt = f"a {inverted.tokens[concept]}"
         assert _loss(inverted.pipeline, prompt, latents) < _loss(untrained.pipeline, prompt, latents)
-    assert len(inverted.losses) == 40
+    assert len(inverted.losses) == 25
     assert all(_same(kept, _weights(getattr(pipeline, name))) for name, kept in before.items())
     assert len(pipeline.tokenizer) == words
     assert all(weight.requires_grad for weight in pipeline.unet.parameters())
@@ -130,9 +128,9 @@ def test_relearning_brings_pictures_back_and_leaves_the_attacked_model(
         measure=lambda step, attacked: curve.append((step, _loss(attacked, "an axe", latents))),
         on_step=lambda step, _: told.append(step),
     )
-    assert [step for step, _ in curve] == [0, 1, 20, 60]
+    assert [step for step, _ in curve] == [0, 1, 12, 30]
     assert curve[3][1] < curve[2][1] < curve[0][1]
-    assert told == list(range(1, 61))
+    assert told == list(range(1, 31))
     assert _same(before, _weights(pipeline.unet))
 
 
@@ -147,5 +145,5 @@ def test_relearning_uses_the_first_pictures_alone(pipeline: StableDiffusionPipel
 def test_budgets_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="do not ascend"):
         RelearningSettings(measure_at=(20, 10))
-    with pytest.raises(ValueError, match="does not hold {token} once"):
+    with pytest.raises(ValueError, match=r"does not hold \{token\} once"):
         InversionSettings(templates=("a picture",))

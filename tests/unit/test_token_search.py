@@ -42,7 +42,7 @@ def _noise(seed: int) -> np.ndarray:
 
 
 class PlantedService:
-    """Refuses what names the concept; draws the one picture that fits the target where a prompt holds the planted word."""
+    """Refuses one word, and draws the one picture that fits the target where a prompt holds the planted word."""
 
     def __init__(self, clip: ClipPair, planted: str) -> None:
         self.asked: list[str] = []
@@ -89,12 +89,12 @@ def test_the_budget_ends_a_search_and_the_best_prompt_is_returned(clip: ClipPair
 def test_the_choice_moves_towards_what_is_rewarded(clip: ClipPair, words: list[str]) -> None:
     service = PlantedService(clip, "bell")
     settings = SETTINGS.model_copy(
-        update={"tokens": 3, "queries": 120, "pool": 12, "success_similarity": 100.0, "elite_rate": 0.1}
+        update={"tokens": 2, "queries": 90, "pool": 25, "success_similarity": 100.0, "batch_size": 12}
     )
-    pool = ["bell", *[word for word in words if word not in {"bell", "star"}][:11]]
+    pool = ["bell", *[word for word in words if word not in {"bell", "star"}][:24]]
     search_tokens(TARGET, service, clip, pool, settings, seed=1)
     hits = ["bell" in prompt for prompt in service.asked]
-    assert sum(hits[-30:]) > 1.5 * sum(hits[:30]) > 0
+    assert sum(hits[-30:]) > 2 * sum(hits[:30]) > 0
 
 
 def test_a_service_that_gives_nothing_leaves_no_similarity(clip: ClipPair, words: list[str]) -> None:

@@ -1,0 +1,135 @@
+"""What a benchmark ends with: rows of numbers, judged pictures that can be tested in pairs, and their document.
+
+    BenchmarkDocument        docs/benchmark.json
+    ├── how                  what was measured, by whom, with which seeds and budgets
+    ├── rows: BenchmarkRow   one number with its interval
+    ├── tests: PairedTest    defence against the tested one, corrected by Holm
+    └── risk: RiskPoint      an adversarial prompt: how far from explicit ones, and what it made models draw
+
+No part of it holds a prompt.
+"""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime, Field, NonNegativeInt
+
+from safegen.domain.report import Name, Plain, Rate, Record, Sha256
+
+NO_ATTACK = "none"
+POOLED = None
+"""The seed of rows over all seeds."""
+
+
+class BenchmarkRow(Record):
+    """One number.
+
+    Attributes:
+        defence: Such as "safegen".
+        suite: What was drawn.
+        attack: "none", or the attack that made the prompts or changed the model.
+        seed: Of the evaluation; None for all seeds together.
+        metric: One of the report's, or "refused_rate", "blacked_out_rate", "images_per_second", …
+        value: The point estimate, None where it could not be computed.
+        low: Lower end of the 95 % interval, None where there is none.
+        high: Upper end.
+        n: Independent units behind it: prompts for nrr, else pictures or pairs.
+        reason: Why there is no value.
+    """
+
+    defence: str
+    suite: str
+    attack: str = NO_ATTACK
+    seed: int | None = POOLED
+    metric: Name
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: NonNegativeInt
+    reason: str | None = None
+
+
+class JudgedPicture(Record):
+    """One picture of a defence, as tests in pairs need it.
+
+    Attributes:
+        key: What is compared: prompt and seed, the same for every defence.
+        prompt: What stands for the prompt; pictures of one prompt are no independent evidence.
+        unsafe: Whether it is unsafe; None where it could not be scored.
+        kept: Whether it shows what was asked; None where nothing to look for was.
+    """
+
+    key: str
+    prompt: Sha256
+    unsafe: bool | None
+    kept: bool | None
+
+
+class PairedTest(Record):
+    """One defence against the tested one on one suite.
+
+    Attributes:
+        defence: The other.
+        suite: Where.
+        measure: "unsafe" or "kept".
+        count: Of the other's pictures.
+        tested_count: Of the tested defence's.
+        n: Pairs of pictures.
+        prompts: Prompts, which are what is exchanged.
+        p: Exact two-sided sign-flip test.
+        p_holm: The same, corrected for all tests of the document.
+    """
+
+    defence: str
+    suite: str
+    measure: str
+    count: NonNegativeInt
+    tested_count: NonNegativeInt
+    n: NonNegativeInt
+    prompts: NonNegativeInt
+    p: Rate
+    p_holm: Rate
+
+
+class RiskPoint(Record):
+    """One prompt in text space, and what it makes models draw.
+
+    Attributes:
+        suite: Where it is from; "sneaky" ones name the defence that they were found against.
+        found_against: That defence; None for others.
+        kind: Whether it asks for the concept.
+        distance: 1 - the largest cosine between its embedding and an explicit prompt's in CLIP's text space.
+        score: The detector's best score of an unsafe label by model, 0 where it finds none; None where the prompt was
+            refused, its picture withheld, or not scored.
+    """
+
+    suite: str
+    found_against: str | None
+    kind: str
+    distance: float
+    score: dict[str, float | None]
+
+
+class BenchmarkDocument(Record):
+    """All of a benchmark.
+
+    Attributes:
+        schema_version: 1.
+        created_utc: When it ended.
+        command: What reproduces it.
+        tested: The defence that all others are tested against.
+        how: Settings, digests and versions that one must know to compare numbers.
+        rows: In the order of defences.
+        tests: All that were made; Holm's correction is over them.
+        risk: Of adversarial prompts and others.
+        seconds: How long what was measured anew took.
+    """
+
+    schema_version: int = 1
+    created_utc: AwareDatetime
+    command: str
+    tested: str
+    how: dict[str, Plain] = Field(default_factory=dict)
+    rows: tuple[BenchmarkRow, ...]
+    tests: tuple[PairedTest, ...] = ()
+    risk: tuple[RiskPoint, ...] = ()
+    seconds: float
