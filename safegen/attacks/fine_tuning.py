@@ -1,20 +1,15 @@
-"""What attacks that train share: captioned pictures, a pipeline of their own, and the arithmetic of a forward pass."""
+"""What attacks that train share: captioned pictures as latents, and the arithmetic of a forward pass."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 
 from safegen.attacks.attack_settings import MixedPrecision
 from safegen.diffusion.text_conditioning import TextConditioning
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +46,3 @@ class Arithmetic:
         if self.mixed_precision == "no":
             return contextlib.nullcontext()
         return torch.autocast(self.device, torch.bfloat16)
-
-
-def with_parts(pipeline: StableDiffusionPipeline, **parts: Any) -> StableDiffusionPipeline:
-    """Return a pipeline that shares all parts but these with another, which stays as it is."""
-    own = copy.copy(pipeline)
-    own.register_modules(**parts)
-    return own

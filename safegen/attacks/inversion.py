@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -24,10 +24,11 @@ from jaxtyping import Float
 from torch import nn
 
 from safegen.attacks.attack_settings import InversionSettings
-from safegen.attacks.fine_tuning import Arithmetic, with_parts
+from safegen.attacks.fine_tuning import Arithmetic
 from safegen.defences.triplet_latents import batch_generator
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
+from safegen.diffusion.pipeline_parts import with_parts
 from safegen.diffusion.prompt_states import PromptStates
 from safegen.diffusion.sampler import own_size_px
 from safegen.errors import EditError
@@ -41,16 +42,14 @@ StepObserver = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class InvertedConcepts:
-    """A model with tokens that were learnt.
+    """Tokens that were learnt through a model.
 
     Attributes:
-        pipeline: The attacked one's U-Net and VAE, with a tokenizer and a text tower that know the tokens.
-        tokens: Token by concept.
+        vectors: Embedding of each concept's token, float32 on the CPU.
         losses: Diffusion loss of every step.
     """
 
-    pipeline: StableDiffusionPipeline
-    tokens: Mapping[str, str]
+    vectors: Mapping[str, Float[torch.Tensor, "width"]]
     losses: tuple[float, ...]
 
 
@@ -74,20 +73,51 @@ def invert_concepts(
     Raises:
         EditError: There is no picture of a concept, or the pipeline has two text towers.
     """
-    _check(pipeline, pictures)
-    concepts = sorted(pictures)
-    tokens = {concept: f"<{number}-inverted>" for number, concept in enumerate(concepts)}
-    attacked, embedding, first_id = _with_tokens(pipeline, list(tokens.values()))
+    empty = [concept for concept, latents in pictures.items() if len(latents) == 0]
+    if empty or not pictures:
+        raise EditError(
+            f"concept inversion: no picture of {', '.join(empty) or 'any concept'}; expected at least one each"
+        )
+    tokens = learnt_tokens(pictures)
+    attacked, embedding, first_id = _extended(pipeline, list(tokens.values()))
     rows = cast("torch.Tensor", embedding.weight)
-    vectors = nn.Parameter(rows[:first_id].detach().mean(dim=0).repeat(len(concepts), 1))
+    vectors = nn.Parameter(rows[:first_id].detach().mean(dim=0).repeat(len(tokens), 1))
     with _frozen(pipeline.unet), _embedded_by(embedding, vectors, first_id):
-        latents = [pictures[concept][: settings.pictures_per_concept] for concept in concepts]
+        latents = [pictures[concept][: settings.pictures_per_concept] for concept in tokens]
         losses = _learn(
             attacked, list(tokens.values()), latents, vectors, settings, seed=seed, on_step=on_step
         )
+    learnt = vectors.detach().cpu()
+    return InvertedConcepts(dict(zip(tokens, learnt, strict=True)), tuple(losses))
+
+
+def with_learnt_tokens(
+    pipeline: StableDiffusionPipeline, vectors: Mapping[str, Float[torch.Tensor, "width"]]
+) -> StableDiffusionPipeline:
+    """Return a pipeline that knows the tokens of `learnt_tokens`; the one given stays as it is.
+
+    Args:
+        pipeline: The attacked model.
+        vectors: Embedding by concept.
+
+    Raises:
+        EditError: The pipeline has two text towers.
+    """
+    tokens = learnt_tokens(vectors)
+    attacked, embedding, first_id = _extended(pipeline, list(tokens.values()))
+    rows = cast("torch.Tensor", embedding.weight)
     with torch.no_grad():
-        rows[first_id:] = vectors
-    return InvertedConcepts(attacked, tokens, tuple(losses))
+        rows[first_id:] = torch.stack([vectors[concept] for concept in tokens]).to(rows)
+    return attacked
+
+
+def learnt_tokens(concepts: Iterable[str]) -> dict[str, str]:
+    """Return the token of each concept; it follows from the concepts alone.
+
+    >>> learnt_tokens(["BOMB", "AXE"])
+    {'AXE': '<0-inverted>', 'BOMB': '<1-inverted>'}
+    """
+    return {concept: f"<{number}-inverted>" for number, concept in enumerate(sorted(concepts))}
 
 
 def _learn(
@@ -132,22 +162,14 @@ def _any_of(latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return latents[int(torch.randint(len(latents), (1,), generator=generator))]
 
 
-def _check(pipeline: StableDiffusionPipeline, pictures: Mapping[str, torch.Tensor]) -> None:
+def _extended(
+    pipeline: StableDiffusionPipeline, tokens: list[str]
+) -> tuple[StableDiffusionPipeline, nn.Module, int]:
+    """Return the pipeline with tokens that its own tokenizer does not know, their embedding layer, and the first id."""
     if getattr(pipeline, "text_encoder_2", None) is not None:
         raise EditError(
             f"concept inversion: {type(pipeline).__name__} has two text towers; expected SD 1.x or 2.x"
         )
-    empty = [concept for concept, latents in pictures.items() if len(latents) == 0]
-    if empty or not pictures:
-        raise EditError(
-            f"concept inversion: no picture of {', '.join(empty) or 'any concept'}; expected at least one each"
-        )
-
-
-def _with_tokens(
-    pipeline: StableDiffusionPipeline, tokens: list[str]
-) -> tuple[StableDiffusionPipeline, nn.Module, int]:
-    """Return the pipeline with tokens that its own tokenizer does not know, their embedding layer, and the first id."""
     tokenizer, tower = copy.deepcopy(pipeline.tokenizer), copy.deepcopy(pipeline.text_encoder)
     first_id = len(tokenizer)
     tokenizer.add_tokens(tokens)

@@ -6,17 +6,17 @@ as a user without bad intent does (Li et al. 2025, ResAlign, arXiv 2507.16302), 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from safegen.attacks.attack_settings import RelearningSettings
-from safegen.attacks.fine_tuning import Arithmetic, CaptionedLatents, with_parts
+from safegen.attacks.fine_tuning import Arithmetic, CaptionedLatents
 from safegen.defences.triplet_latents import batch_generator
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
+from safegen.diffusion.pipeline_parts import with_copies
 from safegen.errors import EditError
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def relearn(
     """
     if len(pictures) == 0:
         raise EditError("relearning: there is no picture to fine-tune on; expected at least one")
-    attacked = with_parts(pipeline, unet=copy.deepcopy(pipeline.unet).requires_grad_(True))
+    attacked = with_copies(pipeline, ("unet",))
+    attacked.unet.requires_grad_(True)
     unet, schedule = attacked.unet, noise_schedule(dict(attacked.scheduler.config))
     arithmetic = Arithmetic(unet.device.type, settings.mixed_precision)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate, weight_decay=0.0)

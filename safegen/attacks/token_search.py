@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safegen.attacks.attack_settings import TokenSearchSettings
-from safegen.attacks.protected_drawing import AnsweredRequest
+from safegen.defences.protected_drawing import ProtectedPicture
 from safegen.diffusion.sampler import DrawRequest
 from safegen.domain.minors import refers_to_minors
 from safegen.errors import DataError
@@ -35,7 +35,7 @@ from safegen.metrics.clip_score import SCALE, clip_scores
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-Answers = Callable[[Sequence[DrawRequest]], Sequence[AnsweredRequest]]
+Answers = Callable[[Sequence[DrawRequest]], Sequence[ProtectedPicture]]
 """The attacked service: requests in, answers out."""
 
 _WORST = -SCALE
@@ -190,7 +190,7 @@ class _Search:
         self._proposed = proposed
         return list(proposed)
 
-    def learn(self, prompts: Sequence[str], answered: Sequence[AnsweredRequest]) -> None:
+    def learn(self, prompts: Sequence[str], answered: Sequence[ProtectedPicture]) -> None:
         """Take in the answers, and move the choice towards the best prompts so far."""
         for prompt, reward in zip(prompts, self._rewards(answered), strict=True):
             self.tried[prompt] = (self._proposed[prompt], reward)
@@ -242,7 +242,7 @@ class _Search:
         weights = np.exp((nearness[chosen] - nearness[chosen].max()) / self._settings.temperature)
         return [vocabulary[place] for place in chosen], weights / weights.sum()
 
-    def _rewards(self, answered: Sequence[AnsweredRequest]) -> list[float]:
+    def _rewards(self, answered: Sequence[ProtectedPicture]) -> list[float]:
         pictures = [one.picture for one in answered if one.picture is not None]
         if not pictures:
             return [_WORST] * len(answered)

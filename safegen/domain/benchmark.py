@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
-from safegen.domain.report import Name, Plain, Rate, Record, Sha256
+from safegen.domain.report import Name, Plain, Rate, Record
 
 NO_ATTACK = "none"
 POOLED = None
@@ -53,15 +53,19 @@ class JudgedPicture(Record):
 
     Attributes:
         key: What is compared: prompt and seed, the same for every defence.
-        prompt: What stands for the prompt; pictures of one prompt are no independent evidence.
+        prompt: Id of the prompt, or of the one that an attack set out from; its pictures are no independent evidence.
         unsafe: Whether it is unsafe; None where it could not be scored.
         kept: Whether it shows what was asked; None where nothing to look for was.
+        score: The detector's best score of an unsafe label, 0 where it finds none; None where no picture was given.
+        base_score: The same of the unedited model's picture of this prompt.
     """
 
     key: str
-    prompt: Sha256
+    prompt: str
     unsafe: bool | None
     kept: bool | None
+    score: float | None
+    base_score: float | None
 
 
 class PairedTest(Record):

@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer
 
 from safegen.attacks.attack_settings import InversionSettings, RelearningSettings
 from safegen.attacks.fine_tuning import CaptionedLatents
-from safegen.attacks.inversion import invert_concepts
+from safegen.attacks.inversion import invert_concepts, learnt_tokens, with_learnt_tokens
 from safegen.attacks.relearning import relearn
 from safegen.defences.triplet_latents import encode_prompts, own_rows
 from safegen.diffusion.losses import weighted_mse
@@ -57,37 +57,39 @@ def _loss(pipeline: StableDiffusionPipeline, prompt: str, clean: torch.Tensor) -
     return float(weighted_mse(predicted, schedule.truth(clean, noise, t)))
 
 
+def _kept_parts(pipeline: StableDiffusionPipeline) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: _weights(getattr(pipeline, name)) for name in ("unet", "vae", "text_encoder")}
+
+
 def test_inversion_lowers_the_loss_of_each_token_and_changes_nothing_else(
     pipeline: StableDiffusionPipeline,
 ) -> None:
-    before = {name: _weights(getattr(pipeline, name)) for name in ("unet", "vae", "text_encoder")}
-    words = len(pipeline.tokenizer)
+    before, words = _kept_parts(pipeline), len(pipeline.tokenizer)
     pictures = {"AXE": _latents(1), "BOMB": _latents(2)}
-    inverted = invert_concepts(pipeline, pictures, INVERSION, seed=4)
+    start = pipeline.text_encoder.get_input_embeddings().weight.detach().mean(dim=0)
+    untrained = with_learnt_tokens(pipeline, dict.fromkeys(pictures, start))
 
-    untrained = invert_concepts(
-        pipeline, pictures, INVERSION.model_copy(update={"steps": 1, "learning_rate": 1e-9}), seed=4
-    )
+    inverted = invert_concepts(pipeline, pictures, INVERSION, seed=4)
+    attacked = with_learnt_tokens(pipeline, inverted.vectors)
     for concept, latents in pictures.items():
-        prompt = f"a {inverted.tokens[concept]}"
-        assert _loss(inverted.pipeline, prompt, latents) < _loss(untrained.pipeline, prompt, latents)
+        prompt = f"a {learnt_tokens(pictures)[concept]}"
+        assert _loss(attacked, prompt, latents) < _loss(untrained, prompt, latents)
     assert len(inverted.losses) == 25
-    assert all(_same(kept, _weights(getattr(pipeline, name))) for name, kept in before.items())
+    after = _kept_parts(pipeline)
+    assert all(_same(kept, after[name]) for name, kept in before.items())
     assert len(pipeline.tokenizer) == words
     assert all(weight.requires_grad for weight in pipeline.unet.parameters())
-    rows = inverted.pipeline.text_encoder.get_input_embeddings().weight
+    rows = attacked.text_encoder.get_input_embeddings().weight
     assert torch.equal(rows[:words], pipeline.text_encoder.get_input_embeddings().weight)
-    assert not torch.equal(rows[words], rows[words + 1])
+    assert torch.equal(rows[words:], torch.stack([inverted.vectors["AXE"], inverted.vectors["BOMB"]]))
 
 
 def test_a_learnt_token_is_one_token_and_can_be_drawn_with(pipeline: StableDiffusionPipeline) -> None:
-    inverted = invert_concepts(
-        pipeline, {"AXE": _latents(1)}, INVERSION.model_copy(update={"steps": 2}), seed=0
-    )
-    token = inverted.tokens["AXE"]
-    assert len(inverted.pipeline.tokenizer(token).input_ids) == len(pipeline.tokenizer("").input_ids) + 1
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    attacked, token = with_learnt_tokens(pipeline, {"AXE": vector}), learnt_tokens(["AXE"])["AXE"]
+    assert len(attacked.tokenizer(token).input_ids) == len(pipeline.tokenizer("").input_ids) + 1
     requests = [DrawRequest(f"a {token}", 3), DrawRequest("a ", 3)]
-    (_, with_token), (_, without) = draw(inverted.pipeline, requests, SamplerSettings(steps=2))
+    (_, with_token), (_, without) = draw(attacked, requests, SamplerSettings(steps=2))
     assert with_token is not None
     assert (with_token != without).any()
 

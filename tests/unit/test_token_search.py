@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from safegen.attacks.attack_settings import TokenSearchSettings
-from safegen.attacks.protected_drawing import AnsweredRequest
 from safegen.attacks.sneaky_suite import search_suite, write_suite
 from safegen.attacks.token_search import SearchTarget, candidate_tokens, search_tokens
+from safegen.defences.protected_drawing import ProtectedPicture
 from safegen.diffusion.sampler import DrawRequest
 from safegen.errors import DataError
 from safegen.evaluation.prompt_sets.load import open_prompt_file
@@ -55,13 +55,13 @@ class PlantedService:
         self._fitting, self._other = pictures[int(fit.argmax())], pictures[int(fit.argmin())]
         self.threshold = 100 * float(fit.max() / text.norm()) - 0.01
 
-    def __call__(self, requests: Sequence[DrawRequest]) -> list[AnsweredRequest]:
+    def __call__(self, requests: Sequence[DrawRequest]) -> list[ProtectedPicture]:
         self.asked += [request.prompt for request in requests]
         assert all(request.seed == TARGET.row.seed for request in requests)
         return [
-            AnsweredRequest("refused")
+            ProtectedPicture("refused", None)
             if "star" in request.prompt
-            else AnsweredRequest("given", self._fitting if self._planted in request.prompt else self._other)
+            else ProtectedPicture("drawn", self._fitting if self._planted in request.prompt else self._other)
             for request in requests
         ]
 
@@ -100,7 +100,7 @@ def test_the_choice_moves_towards_what_is_rewarded(clip: ClipPair, words: list[s
 def test_a_service_that_gives_nothing_leaves_no_similarity(clip: ClipPair, words: list[str]) -> None:
     settings = SETTINGS.model_copy(update={"queries": 5})
     found = search_tokens(
-        TARGET, lambda requests: [AnsweredRequest("refused")] * len(requests), clip, words, settings, seed=0
+        TARGET, lambda requests: [ProtectedPicture("refused", None)] * len(requests), clip, words, settings, seed=0
     )
     assert (found.similarity, found.queries, found.succeeded) == (None, 5, False)
 
@@ -128,9 +128,9 @@ def test_finished_searches_are_kept_and_the_suite_can_be_read_again(
     calls: list[int] = []
     told: list[tuple[int, int]] = []
 
-    def service(requests: Sequence[DrawRequest]) -> list[AnsweredRequest]:
+    def service(requests: Sequence[DrawRequest]) -> list[ProtectedPicture]:
         calls.append(len(requests))
-        return [AnsweredRequest("given", _noise(request.seed)) for request in requests]
+        return [ProtectedPicture("drawn", _noise(request.seed)) for request in requests]
 
     def run(attacked: str = "model") -> list:
         return search_suite(
