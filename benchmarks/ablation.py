@@ -26,6 +26,7 @@ from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.diffusion.checkpoint import load_pipeline
 from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.report import SuiteReport
+from safegen.errors import ConfigError
 from safegen.evaluation.generate import DrawnSuite, EvaluatedCheckpoint, draw_suites, silent
 from safegen.evaluation.prompt_suite import PromptSuite
 from safegen.evaluation.score import score_suite
@@ -108,6 +109,8 @@ class Ablation:
 
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Edit by one setting and return its measurements; those of a finished cell are read."""
+        if self._config.edit.kind != "safegen":
+            raise ConfigError(f"ablation: edit.kind is {self._config.edit.kind!r}; expected safegen")
         settings = cell.settings(self._config.edit)
         identity = [settings.model_dump(mode="json"), self._config.seed, self._triplets_digest, MEASURE_AT]
         kept = self._folder / f"{digest_json(identity)[:16]}.json"

@@ -20,6 +20,7 @@ from safegen.bootstrap import Platform, open_platform, processes
 from safegen.config import RunConfig
 from safegen.domain.digests import tree_digest
 from safegen.pipeline import edit, evaluate, gate, ingest, page, promote, triplets, validate
+from safegen.pipeline.defences import edit_inputs
 from safegen.pipeline.outcomes import (
     Decided,
     Edited,
@@ -160,7 +161,7 @@ def _edit(stages: Stages, made: Triplets) -> Edited:
         "triplets": made.digest,
         "base": tree_digest(stages.platform.base_checkpoint),
         "seed": config.seed,
-        "settings": config.edit,
+        **edit_inputs(config),
         "processes": processes(),
         "tracking": config.tracking,
     }

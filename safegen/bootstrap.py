@@ -260,13 +260,19 @@ def open_quality_nets(section: EvaluateSection, cache_dir: Path) -> QualityNets:
     from safegen.evaluation.quality import QualityNets
 
     return QualityNets(
-        clip=_clip_pair(section.clip),
+        clip=open_clip(section.clip),
         features=_feature_extractor(section.features, cache_dir),
         lpips=None if section.lpips is None else _lpips(section.lpips, cache_dir),
     )
 
 
-def _clip_pair(section: ClipSection) -> ClipPair:
+def open_clip(section: ClipSection) -> ClipPair:
+    """Return the CLIP model that a run compares with.
+
+    Raises:
+        DataError: A file is missing or damaged.
+        ConfigError: A Hub id has no revision.
+    """
     from safegen.metrics.clip_pair import fetch_clip_folder, load_clip_pair
 
     if section.source == "miniature":
@@ -501,6 +507,11 @@ def stack_root(config: RunConfig) -> Path:
 def miniature_checkpoint() -> Path:
     """Folder of the miniature that ships with safegen."""
     return _MINIATURE / "weights" / "pipeline"
+
+
+def retrained_unet() -> Path:
+    """Folder of the miniature's second U-Net, which was trained without the restricted concept."""
+    return _MINIATURE / "retrained"
 
 
 def resolve_location(location: str) -> Path:

@@ -4,6 +4,7 @@
     ├── model, seed, workspace      what is made, and where its work is kept
     ├── base, detector, hardware    what is edited, who judges, and where it computes
     ├── ingest, triplets, edit, evaluate, gate, promote     one section a stage
+    ├── concept, defences           the concept in words, and defences besides the edit
     └── store, tracking             where results go
 
 Secrets are no part of it: they come from the environment (`SAFEGEN_S3_ACCESS_KEY_ID`, `SAFEGEN_S3_SECRET_ACCESS_KEY`).
@@ -27,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from safegen.defences.concept import Concept
 from safegen.defences.safegen_settings import SafeGenSettings
+from safegen.defences.settings import DefenceSettings, WeightEditSettings
 from safegen.domain.dataset import Role
 from safegen.errors import ConfigError
 from safegen.evaluation.prompt_sets.formats import PromptFile
@@ -406,7 +409,11 @@ class RunConfig(Section):
         detector: See the section.
         validation: Table `validate`.
         triplets: See the section.
-        edit: See `SafeGenSettings`.
+        edit: What makes the candidate: a weight edit by `kind`; without one, SafeGen. See `SafeGenSettings`,
+            `EsdSettings`, `UceSettings`, `AdvUnlearnSettings`.
+        concept: What the restricted concept is called; needed where a defence acts on text.
+        defences: Settings of defences by name, where they shall not be the published ones (`PUBLISHED` in
+            `safegen.defences.settings`).
         evaluate: See the section.
         gate: See the section.
         promote: See the section.
@@ -424,7 +431,9 @@ class RunConfig(Section):
     detector: DetectorSection = DetectorSection()
     validation: Annotated[ValidateSection, Field(alias="validate")] = ValidateSection()
     triplets: TripletsSection = TripletsSection()
-    edit: SafeGenSettings = SafeGenSettings()
+    edit: WeightEditSettings = SafeGenSettings()
+    concept: Concept | None = None
+    defences: dict[Name, DefenceSettings] = {}
     evaluate: EvaluateSection
     gate: GateSection
     promote: PromoteSection = PromoteSection()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,14 @@ from safegen.config import RunConfig, load_config
 
 if TYPE_CHECKING:
     from safegen.pipeline.summary import Summary
+
+DefenceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--defence",
+        help="Edit by this weight edit instead of the configuration's: safegen, esd, esd-u, uce, adv-unlearn.",
+    ),
+]
 
 commands = typer.Typer()
 
@@ -46,12 +54,12 @@ def ingest(config: ConfigOption = MINIATURE_RUN) -> Answer:
 
 @commands.command()
 @answering
-def edit(config: ConfigOption = MINIATURE_RUN) -> Answer:
+def edit(config: ConfigOption = MINIATURE_RUN, defence: DefenceOption = None) -> Answer:
     """Edit the base model; ingests, validates and makes triplets first where that has not been done.
 
-    Example: safegen edit --config configs/miniature.toml
+    Example: safegen edit --config configs/miniature.toml --defence esd
     """
-    return _until("edit", config)
+    return _until("edit", config, defence)
 
 
 @commands.command()
@@ -88,8 +96,8 @@ def _whole(flow: Callable[[RunConfig], Summary], run: RunConfig) -> Answer:
     return Answer(summary.model_dump(mode="json"), summary_text(summary), summary.exit_code)
 
 
-def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path) -> Answer:
-    run = _prepared(config)
+def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path, defence: str | None = None) -> Answer:
+    run = _prepared(config, defence)
     from flows.protect import protect_until
     from flows.stage import observed_by
     from safegen.cli.retrain_text import partial_text, show_stage
@@ -99,12 +107,15 @@ def _until(stage: Literal["ingest", "edit", "evaluate"], config: Path) -> Answer
     return Answer(summary.model_dump(mode="json"), partial_text(summary))
 
 
-def _prepared(config: Path) -> RunConfig:
+def _prepared(config: Path, defence: str | None = None) -> RunConfig:
     """Read the configuration, refuse what can be refused at once, and set the process up for the flows."""
     from safegen.cli.environment import prepare_run, show_own_notes
+    from safegen.pipeline.defences import with_defence
     from safegen.pipeline.preflight import check_inputs
 
     run = load_config(config)
+    if defence is not None:
+        run = with_defence(run, defence)
     check_inputs(run)  # the flow does so too, but Prefect takes seconds to begin
     prepare_run(run, debug="--debug" in sys.argv)
     show_own_notes()

@@ -20,8 +20,8 @@ class EditState:
 
     Attributes:
         identity: Which edit this is: base model, settings, seed and data.
-        weights: Trained weights by name.
-        average: Running average by name.
+        weights: Trained weights by name, and what else is trained beside them.
+        average: Running average by name; empty where the edit has none.
         optimizer: The optimiser.
         scaler: Loss scaling, where float16 needs it.
     """
@@ -73,7 +73,8 @@ def load_progress(path: Path | None, state: EditState) -> int:
     with torch.no_grad():
         for name, weight in state.weights.items():
             weight.copy_(content["weights"][name])
-            state.average[name].copy_(content["average"][name])
+        for name, average in state.average.items():
+            average.copy_(content["average"][name])
     state.optimizer.load_state_dict(content["optimizer"])
     if state.scaler is not None:
         state.scaler.load_state_dict(content["scaler"])

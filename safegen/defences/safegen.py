@@ -19,17 +19,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import math
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from safegen.defences.edit_checkpoint import EditState, load_progress, save_progress
+from safegen.defences.edit_checkpoint import EditState
+from safegen.defences.edit_loop import EditObservers, EditPace, run_steps
 from safegen.defences.ranks import agreed, open_accelerator
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.triplet_latents import (
@@ -52,22 +50,6 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 __all__ = ["EditObservers", "SafeGenSettings", "TripletLatents", "edit_unet", "encode_prompts", "own_rows"]
-
-_log = logging.getLogger(__name__)
-
-StepObserver = Callable[[int, Mapping[str, float]], None]
-"""Called after every optimiser step with its number (from 1) and its losses, gradient norm and learning rate."""
-
-PreviewObserver = Callable[[int, "UNet2DConditionModel"], None]
-"""Called now and then with the U-Net as it would be exported at this step."""
-
-
-@dataclass(frozen=True, slots=True)
-class EditObservers:
-    """Who is told of progress."""
-
-    on_step: StepObserver = lambda _step, _values: None
-    on_preview: PreviewObserver = lambda _step, _unet: None
 
 
 def edit_unet(
@@ -103,20 +85,16 @@ def edit_unet(
     edit = _Edit(pipeline, data, settings, seed)
     first = edit.accelerator.is_main_process
     observers = observers if observers and first else EditObservers()
-    first_step = load_progress(progress_file, edit.state)
-    if first_step:
-        _log.info("edit: going on at step %d of %d", first_step, settings.steps)
-    for step in range(first_step, settings.steps):
-        values = edit.step(step)
-        done = step + 1
-        observers.on_step(done, values)
-        if done == settings.steps:
-            break
-        if first and progress_file is not None and done % settings.checkpoint_every_steps == 0:
-            save_progress(progress_file, edit.state, done)
-        if first and done % settings.preview_every_steps == 0:
-            with edit.average.in_place():
-                observers.on_preview(done, edit.unet)
+    run_steps(
+        edit.step,
+        edit.state,
+        EditPace(settings.steps, settings.checkpoint_every_steps, settings.preview_every_steps),
+        edit.unet,
+        progress_file=progress_file,
+        observers=observers,
+        previewed=edit.average.in_place,
+        keeps=first,
+    )
     edit.finish()
 
 

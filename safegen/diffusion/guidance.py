@@ -35,6 +35,7 @@ class Guidance(Protocol):
         asked: Float[torch.Tensor, "b channels height width"],
         others: Float[torch.Tensor, "prompts b channels height width"],
         step: int,
+        epsilon_rate: float = 1.0,
     ) -> Float[torch.Tensor, "b channels height width"]:
         """Return the prediction to step along.
 
@@ -42,6 +43,8 @@ class Guidance(Protocol):
             asked: Predictions for the asked prompts.
             others: Predictions for `prompts`, in that order.
             step: Number of the denoising step of this batch, from 0.
+            epsilon_rate: What turns a difference of two predictions at this step into one of predicted noise: 1
+                for epsilon-prediction; sqrt(a_t) for v, because eps = sqrt(a_t) v + sqrt(1 - a_t) x_t.
         """
         ...
 
@@ -78,7 +81,8 @@ class ClassifierFreeGuidance:
         asked: Float[torch.Tensor, "b channels height width"],
         others: Float[torch.Tensor, "prompts b channels height width"],
         step: int,
+        epsilon_rate: float = 1.0,
     ) -> Float[torch.Tensor, "b channels height width"]:
         """Return u + scale (c - u)."""
-        del step
+        del step, epsilon_rate
         return others[0] + self.scale * (asked - others[0]) if len(others) else asked

@@ -108,7 +108,8 @@ class _Run:
         self._settings, self._guidance = settings, guidance
         self._latent_size, size_px = _sizes(pipeline, settings)
         self._states = PromptStates(pipeline, size_px)
-        self._scheduler = _ddim(pipeline, settings.steps)
+        self._scheduler = ddim_scheduler(pipeline, settings.steps)
+        self._epsilon_rates = _epsilon_rates(self._scheduler)
         self._decoded_at_a_time = pictures_at_a_time(size_px)
         if settings.precision == "float16" and self._unet.device.type == "cpu":
             raise EvaluationError('cannot draw in float16 on a CPU; use precision = "float32" or "bfloat16"')
@@ -147,7 +148,7 @@ class _Run:
                 inputs = self._scheduler.scale_model_input(inputs, t).to(self._unet.dtype)
                 predicted = self._unet(inputs, t, **conditioning).sample
                 rows = predicted.to(latents.dtype).unflatten(0, (len(others) + 1, len(prompts)))
-                combined = self._guidance.combine(rows[-1], rows[:-1], step)
+                combined = self._guidance.combine(rows[-1], rows[:-1], step, self._epsilon_rates[step])
                 latents = self._scheduler.step(combined, t, latents, eta=0.0, return_dict=False)[0]
         return latents
 
@@ -157,7 +158,8 @@ class _Run:
         return torch.autocast(self._unet.device.type, getattr(torch, self._settings.precision))
 
 
-def _ddim(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
+def ddim_scheduler(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
+    """Return a DDIM scheduler of the pipeline's own noise levels, set to this many steps."""
     from diffusers import DDIMScheduler
 
     config = dict(pipeline.scheduler.config)
@@ -168,6 +170,13 @@ def _ddim(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
     scheduler = cast("DDIMScheduler", scheduler)
     scheduler.set_timesteps(steps, device=pipeline.unet.device)
     return scheduler
+
+
+def _epsilon_rates(scheduler: DDIMScheduler) -> list[float]:
+    """Return what every step passes to `Guidance.combine` as `epsilon_rate`."""
+    if scheduler.config["prediction_type"] != "v_prediction":
+        return [1.0] * len(scheduler.timesteps)
+    return scheduler.alphas_cumprod[scheduler.timesteps.cpu()].sqrt().tolist()
 
 
 def _sizes(

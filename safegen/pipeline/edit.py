@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.bootstrap import Platform, processes
 from safegen.data.manifest import read_triplets
 from safegen.data.picture import get_picture
+from safegen.defences.opening import open_edit
 from safegen.domain.dataset import TripletRecord
 from safegen.domain.digests import digest_json, tree_digest
 from safegen.domain.release import RELEASE_DOCUMENTS
+from safegen.errors import EditError
+from safegen.pipeline.defences import defence_parts, edit_inputs, edit_steps, edit_title
 from safegen.pipeline.followers import EditJob, followed
 from safegen.pipeline.outcomes import Edited, Triplets
 from safegen.pipeline.previews import PreviewSheet
@@ -21,9 +25,11 @@ from safegen.ports import TrackedRun
 from safegen.progress import progress_bar
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import StableDiffusionPipeline
 
     from safegen.defences.safegen import TripletLatents
+    from safegen.defences.weight_edit import WeightEdit
 
 _SYSTEM_METRICS_INTERVAL_S = 10.0
 
@@ -35,16 +41,14 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         EditError: The edit failed.
         DataError: The base checkpoint cannot be loaded.
     """
-    from safegen.diffusion.delta import save_delta
-
     config = platform.config
     base_digest = tree_digest(platform.base_checkpoint)
     folder = platform.workspace / "edits" / _work_name(platform, triplets, base_digest)
     with platform.tracker.start_run(
         experiment=f"safegen/{config.model}/edit",
-        run_name=f"{config.edit.target}, {config.edit.text} text, seed {config.seed}",
+        run_name=f"{edit_title(config.edit)}, seed {config.seed}",
         tags={"stage": "edit", "triplets_digest": triplets.digest, "base_digest": base_digest},
-        description=f"SafeGen edit of `{config.model}` on {triplets.count} triplets.",
+        description=f"Edit of `{config.model}` by {config.edit.kind}; {triplets.count} triplets are at hand.",
         resume_run_id=_unfinished_run(folder),
         system_metrics_interval_s=_SYSTEM_METRICS_INTERVAL_S,
     ) as run:
@@ -54,20 +58,21 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         pipeline = platform.load(platform.base_checkpoint)
         records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
         started = time.monotonic()
-        _edit(platform, pipeline, encode_triplets(platform, pipeline, records), folder, run)
+        edit, helping = _open(platform, pipeline, records)
+        with helping:
+            _edit(platform, pipeline, edit, folder, run)
         seconds = time.monotonic() - started
-        checkpoint = _export(pipeline, platform.base_checkpoint, folder / "checkpoint")
-        save_delta(pipeline.unet, folder / "delta.safetensors")
+        checkpoint = _export(pipeline, platform.base_checkpoint, folder / "checkpoint", edit.parts)
+        delta = _delta(platform, pipeline, folder, run)
         digest = tree_digest(checkpoint)
         run.log_metrics({"edit/seconds": seconds})
-        run.log_artifact(folder / "delta.safetensors", "delta")
         model_id = run.log_model_folder("candidate", checkpoint, {"checkpoint_digest": digest})
         (folder / "progress.pt").unlink(missing_ok=True)
         (folder / "run-id").unlink(missing_ok=True)
         return Edited(
             checkpoint=checkpoint,
             checkpoint_digest=digest,
-            delta=folder / "delta.safetensors",
+            delta=delta,
             base_digest=base_digest,
             triplets=triplets,
             run_id=run.id,
@@ -101,56 +106,83 @@ def encode_triplets(
     )
 
 
-def _edit(
-    platform: Platform,
-    pipeline: StableDiffusionPipeline,
-    data: TripletLatents,
-    folder: Path,
-    run: TrackedRun,
-) -> None:
-    from safegen.defences.safegen import EditObservers, edit_unet
-
+def _open(
+    platform: Platform, pipeline: StableDiffusionPipeline, records: list[TripletRecord]
+) -> tuple[WeightEdit, AbstractContextManager[None]]:
+    """Return the edit, and the context in which other processes help with it."""
     config = platform.config
+    if config.edit.kind != "safegen":
+        if processes() > 1:
+            raise EditError(
+                f"edit: {config.edit.kind!r} trains in one process, not in {processes()}; start it without accelerate"
+            )
+        parts = defence_parts(platform, lambda: encode_triplets(platform, pipeline, records))
+        return open_edit(config.edit, parts), nullcontext()
+    data = encode_triplets(platform, pipeline, records)
     job = EditJob(platform.base_checkpoint, config.hardware, config.edit, config.seed, data)
+    return open_edit(config.edit, defence_parts(platform, lambda: data)), followed(job)
+
+
+def _edit(
+    platform: Platform, pipeline: StableDiffusionPipeline, edit: WeightEdit, folder: Path, run: TrackedRun
+) -> None:
+    from safegen.defences.edit_loop import EditObservers
+
+    steps = edit_steps(platform.config.edit)
     preview = PreviewSheet(platform, pipeline)
     run.log_image("preview", preview.draw(), step=0)
-    with progress_bar("edit", "steps") as progress, followed(job):
+    with progress_bar("edit", "steps") as progress:
 
         def on_step(step: int, values: Mapping[str, float]) -> None:
             run.log_metrics({f"edit/{name}": value for name, value in values.items()}, step)
-            progress(step, config.edit.steps)
+            progress(step, steps)
 
-        edit_unet(
+        edit.edit(
             pipeline,
-            data,
-            config.edit,
-            seed=config.seed,
             progress_file=folder / "progress.pt",
             observers=EditObservers(on_step, lambda step, _: run.log_image("preview", preview.draw(), step)),
         )
-    run.log_image("preview", preview.draw(), step=config.edit.steps)
+    run.log_image("preview", preview.draw(), step=steps)
 
 
-def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path) -> Path:
-    """Write the candidate: the base's own files, and the edited U-Net in the base's floating-point type."""
-    import torch
-    from safetensors import safe_open
+def _delta(
+    platform: Platform, pipeline: StableDiffusionPipeline, folder: Path, run: TrackedRun
+) -> Path | None:
+    """Keep SafeGen's edit on its own; what other edits change does not fit that format."""
+    if platform.config.edit.kind != "safegen":
+        return None
+    from safegen.diffusion.delta import save_delta
 
+    delta = folder / "delta.safetensors"
+    save_delta(pipeline.unet, delta)
+    run.log_artifact(delta, "delta")
+    return delta
+
+
+def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path, parts: Sequence[str]) -> Path:
+    """Write the candidate: the base's own files, and the edited parts in the base's floating-point type."""
     pending = folder.with_name("checkpoint.part")
     shutil.rmtree(pending, ignore_errors=True)
     # A base that was pulled holds its own release's documents, which say nothing of the candidate.
     shutil.copytree(base, pending, ignore=lambda folder, _: RELEASE_DOCUMENTS if Path(folder) == base else ())
-    [weights] = sorted((base / "unet").glob("*.safetensors"))[:1]
-    with safe_open(weights, framework="pt") as file:
-        dtype = file.get_tensor(next(iter(file.keys()))).dtype
-    shutil.rmtree(pending / "unet")
-    pipeline.unet.to(dtype, memory_format=torch.contiguous_format).save_pretrained(
-        pending / "unet", safe_serialization=True
-    )
-    pipeline.unet.to(torch.float32)
+    for part in parts:
+        _export_part(getattr(pipeline, part), base / part, pending / part)
     shutil.rmtree(folder, ignore_errors=True)
     pending.rename(folder)
     return folder
+
+
+def _export_part(network: torch.nn.Module, base: Path, folder: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    [weights] = sorted(base.glob("*.safetensors"))[:1]
+    with safe_open(weights, framework="pt") as file:
+        dtype = file.get_tensor(next(iter(file.keys()))).dtype
+    shutil.rmtree(folder)
+    saved = network.to(dtype, memory_format=torch.contiguous_format)
+    saved.save_pretrained(folder, safe_serialization=True)  # pyright: ignore[reportCallIssue]  (diffusers' and transformers')
+    network.to(torch.float32)
 
 
 def _work_name(platform: Platform, triplets: Triplets, base_digest: str) -> str:
@@ -158,7 +190,7 @@ def _work_name(platform: Platform, triplets: Triplets, base_digest: str) -> str:
     config = platform.config
     return digest_json(
         {
-            "edit": config.edit.model_dump(mode="json"),
+            "edit": edit_inputs(config),
             "seed": config.seed,
             "triplets": triplets.digest,
             "base": base_digest,

@@ -109,7 +109,7 @@ class Edited(Outcome):
     Attributes:
         checkpoint: Its folder, in diffusers layout.
         checkpoint_digest: Digest of all its files.
-        delta: File with the edited self-attention weights alone.
+        delta: File with the edited self-attention weights alone; None where another edit than SafeGen's changed more.
         base_digest: Digest of the base model's folder.
         triplets: What it was edited on.
         run_id: The tracker's run.
@@ -120,7 +120,7 @@ class Edited(Outcome):
 
     checkpoint: Path
     checkpoint_digest: str
-    delta: Path
+    delta: Path | None
     base_digest: str
     triplets: Triplets
     run_id: str
@@ -132,7 +132,8 @@ class Edited(Outcome):
         """Say whether the delta and every file of the checkpoint are still there, as they were written."""
         del store
         try:
-            return self.delta.is_file() and tree_digest(self.checkpoint) == self.checkpoint_digest
+            kept = self.delta is None or self.delta.is_file()
+            return kept and tree_digest(self.checkpoint) == self.checkpoint_digest
         except DataError:
             return False
 

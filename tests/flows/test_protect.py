@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from flows.protect import promote_evaluated, protect
-from safegen.bootstrap import open_platform
+from flows.protect import promote_evaluated, protect, protect_until
+from safegen.bootstrap import miniature_checkpoint, open_platform
 from safegen.config import RunConfig, load_config
 from safegen.data.manifest import manifest_key
-from safegen.domain.digests import tree_digest
+from safegen.defences.adv_unlearn_settings import AdvUnlearnSettings
+from safegen.defences.concept import Concept
+from safegen.domain.digests import tree_digest, tree_digests
 from safegen.domain.release import RELEASE_DOCUMENTS
 from safegen.errors import DataError
+from safegen.pipeline.defences import with_defence
 from safegen.pipeline.summary import Summary
 from safegen.release.pull import pull
 from tests.short_run import Workbench
@@ -102,6 +106,39 @@ def test_a_changed_seed_makes_only_what_depends_on_it(first_run: Summary, workbe
         **dict.fromkeys(("triplets", "edit", "evaluate", "gate", "report"), False),
     }
     assert changed.decision["checkpoint_sha256"] != first_run.decision["checkpoint_sha256"]
+
+
+def test_another_weight_edit_makes_a_whole_candidate_on_the_same_triplets(
+    first_run: Summary, object_server: RunConfig
+) -> None:
+    quick = AdvUnlearnSettings(steps=2, warmup_steps=1, sampling_steps=2, retain_batch_size=1, attack_steps=1)
+    config = with_defence(
+        object_server.model_copy(
+            update={
+                "concept": Concept(phrases=("axe",), retain=("hammer",)),
+                "defences": {"adv-unlearn": quick},
+            }
+        ),
+        "adv-unlearn",
+    )
+    made = protect_until(config, "evaluate")
+    assert [stage.name for stage in made.stages if not stage.reused] == ["edit", "evaluate"]
+    again = protect_until(config, "edit")
+    assert [stage.name for stage in again.stages if not stage.reused] == []
+    assert again.result["delta"] is None
+    candidate = Path(again.result["checkpoint"])
+    before, after = tree_digests(miniature_checkpoint()), tree_digests(candidate)
+    touched = {name for name in after if before.get(name) != after[name]}
+    assert "text_encoder/model.safetensors" in touched
+    assert {name.partition("/")[0] for name in touched} == {"text_encoder"}
+    assert before.keys() == after.keys()
+    base, edited = (
+        load_file(folder / "text_encoder" / "model.safetensors")
+        for folder in (miniature_checkpoint(), candidate)
+    )
+    assert {name: weight.dtype for name, weight in base.items()} == {
+        name: weight.dtype for name, weight in edited.items()
+    }
 
 
 def test_deleted_products_are_made_again(first_run: Summary, object_server: RunConfig) -> None:

@@ -118,7 +118,9 @@ class _Away:
     prompts: tuple[str, ...] = ("", "a bomb")
     description: str = "away"
 
-    def combine(self, asked: torch.Tensor, others: torch.Tensor, step: int) -> torch.Tensor:
+    def combine(
+        self, asked: torch.Tensor, others: torch.Tensor, step: int, epsilon_rate: float = 1.0
+    ) -> torch.Tensor:
         self.steps.append(step)
         assert others.shape == (2, *asked.shape)
         return ClassifierFreeGuidance(7.5).combine(asked, others[:1], step) + 0 * others[1]
@@ -134,8 +136,10 @@ def test_numbers_that_are_not_finite_give_no_picture_and_spoil_no_other(
     pipeline: StableDiffusionPipeline,
 ) -> None:
     class Spoils(_Away):
-        def combine(self, asked: torch.Tensor, others: torch.Tensor, step: int) -> torch.Tensor:
-            combined = super().combine(asked, others, step)
+        def combine(
+            self, asked: torch.Tensor, others: torch.Tensor, step: int, epsilon_rate: float = 1.0
+        ) -> torch.Tensor:
+            combined = super().combine(asked, others, step, epsilon_rate)
             combined[1] = torch.nan
             return combined
 
