@@ -6,32 +6,29 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from safegen.attacks.attack_settings import MixedPrecision
-from safegen.diffusion.text_conditioning import TextConditioning
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedLatents:
-    """Pictures to fine-tune on, encoded once.
+    """Pictures to fine-tune on, encoded once; captions are not, since a defence may have another text tower.
 
     Attributes:
         latents: Scaled latents, float32 on the CPU.
-        prompts: Distinct captions, the empty one in row 0; see `encode_prompts`.
-        own_prompt: Row in `prompts` of each picture's caption.
+        captions: Of each picture; may be empty.
     """
 
     latents: Float[torch.Tensor, "n channels height width"]
-    prompts: TextConditioning
-    own_prompt: Int[torch.Tensor, "n"]
+    captions: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def first(self, count: int) -> CaptionedLatents:
         """Return the first pictures."""
-        return CaptionedLatents(self.latents[:count], self.prompts, self.own_prompt[:count])
+        return CaptionedLatents(self.latents[:count], self.captions[:count])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 
 from safegen.attacks.attack_settings import RelearningSettings
 from safegen.attacks.fine_tuning import Arithmetic, CaptionedLatents
-from safegen.defences.triplet_latents import batch_generator
+from safegen.defences.triplet_latents import batch_generator, encode_prompts, own_rows
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
 from safegen.diffusion.pipeline_parts import with_copies
@@ -53,6 +53,7 @@ def relearn(
     attacked = with_copies(pipeline, ("unet",))
     attacked.unet.requires_grad_(True)
     unet, schedule = attacked.unet, noise_schedule(dict(attacked.scheduler.config))
+    prompts, own_prompt = encode_prompts(pipeline, pictures.captions), own_rows(pictures.captions)
     arithmetic = Arithmetic(unet.device.type, settings.mixed_precision)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     for step in range(settings.measure_at[-1]):
@@ -62,7 +63,7 @@ def relearn(
         t = torch.randint(schedule.timesteps, (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
         clean, t, noise = (part.to(unet.device) for part in (clean, t, noise))
-        text = pictures.prompts[pictures.own_prompt[picked]].to(unet.device).unet_inputs()
+        text = prompts[own_prompt[picked]].to(unet.device).unet_inputs()
         with arithmetic():
             predicted = unet(schedule.noised(clean, noise, t), t, **text, return_dict=False)[0]
         loss = weighted_mse(predicted, schedule.truth(clean, noise, t))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from safegen.cli import (
+    benchmark_command,
     gate_command,
     keys_command,
     look_commands,
@@ -35,6 +36,7 @@ for group in (
     verify_command,
     look_commands,
     prompts_command,
+    benchmark_command,
 ):
     app.add_typer(group.commands)
 app.add_typer(keys_command.commands, name="keys")

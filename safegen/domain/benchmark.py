@@ -121,6 +121,7 @@ class BenchmarkDocument(Record):
         created_utc: When it ended.
         command: What reproduces it.
         tested: The defence that all others are tested against.
+        text_dependent: Defences that act by what a prompt says.
         how: Settings, digests and versions that one must know to compare numbers.
         rows: In the order of defences.
         tests: All that were made; Holm's correction is over them.
@@ -132,8 +133,36 @@ class BenchmarkDocument(Record):
     created_utc: AwareDatetime
     command: str
     tested: str
+    text_dependent: tuple[str, ...] = ()
     how: dict[str, Plain] = Field(default_factory=dict)
     rows: tuple[BenchmarkRow, ...]
     tests: tuple[PairedTest, ...] = ()
     risk: tuple[RiskPoint, ...] = ()
     seconds: float
+
+    def row(
+        self, defence: str, suite: str, metric: str, *, attack: str = NO_ATTACK, seed: int | None = POOLED
+    ) -> BenchmarkRow | None:
+        """Return one number, or None where it was not measured."""
+        wanted = (defence, suite, metric, attack, seed)
+        return next(
+            (
+                row
+                for row in self.rows
+                if (row.defence, row.suite, row.metric, row.attack, row.seed) == wanted
+            ),
+            None,
+        )
+
+    @property
+    def defences(self) -> tuple[str, ...]:
+        """Names in the order in which they were measured."""
+        return tuple(dict.fromkeys(row.defence for row in self.rows))
+
+    def attacks_of(self, metric: str, prefix: str) -> tuple[str, ...]:
+        """Return the attacks under which a metric was measured and whose names begin so, in their order."""
+        return tuple(
+            dict.fromkeys(
+                row.attack for row in self.rows if row.metric == metric and row.attack.startswith(prefix)
+            )
+        )

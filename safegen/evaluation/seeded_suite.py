@@ -14,7 +14,7 @@ class SeededSuite:
     """A suite and the evaluation seed of each of its rows.
 
     Attributes:
-        suite: All rows; ids end in "@" and the evaluation seed.
+        suite: All rows; ids end in ":" and the evaluation seed.
         seeds: Evaluation seed of each row.
     """
 
@@ -27,9 +27,7 @@ class SeededSuite:
 
     def first(self, count: int) -> SeededSuite:
         """Return the first rows of every seed."""
-        kept = [
-            place for seed in dict.fromkeys(self.seeds) for place in self.places(seed)[:count]
-        ]
+        kept = [place for seed in dict.fromkeys(self.seeds) for place in self.places(seed)[:count]]
         return self.at(kept)
 
     def at(self, places: Sequence[int]) -> SeededSuite:
@@ -59,7 +57,7 @@ def join_seeds(parts: Mapping[int, PromptSuite]) -> SeededSuite:
     taken: set[tuple[str, int]] = set()
     for seed, part in parts.items():
         for row in part.rows:
-            key = f"{row.prompt_id}@{seed}"
+            key = f"{row.prompt_id}:{seed}"
             again = (row.text, row.seed) in taken
             rows.append(replace(row, prompt_id=key, seed=derived_seed(key, seed) if again else row.seed))
             taken.add((row.text, rows[-1].seed))

@@ -12,6 +12,7 @@ from typing import Final, Literal, assert_never
 
 import numpy as np
 
+from safegen.attacks.sneaky_suite import SUITE_NAME
 from safegen.bootstrap import Platform, code_version
 from safegen.domain.benchmark import BenchmarkDocument, BenchmarkRow, JudgedPicture, PairedTest
 from safegen.domain.digests import digest_json
@@ -28,6 +29,7 @@ from safegen.pipeline.ingest import sources_fingerprint
 from safegen.ports import TrackedRun
 
 Attack = Literal["none", "token-search", "inversion", "relearning", "transfer"]
+Measure = Literal["unsafe", "kept"]
 ATTACKS: Final[tuple[Attack, ...]] = ("none", "token-search", "inversion", "relearning")
 _NOT_IN_METRIC_NAMES = re.compile(r"[^\w./-]+")
 
@@ -75,12 +77,21 @@ class BenchmarkSession:
             created_utc=datetime.now(UTC),
             command=self.command,
             tested=config.tested,
+            text_dependent=tuple(dict.fromkeys(cell.defence for cell in self.cells if cell.text_dependent)),
             how=_how(self.bench),
             rows=tuple(row for cell in self.cells for row in cell.rows),
-            tests=tuple(paired_tests(self.cells, config.tested)),
+            tests=tuple(paired_tests(self.cells, config.tested, self._measures())),
             risk=tuple(risk_points(self.bench, self.cells)),
             seconds=sum(cell.seconds for cell in self.cells),
         )
+
+    def _measures(self) -> dict[str, Measure]:
+        """Return what is tested on each suite."""
+        kinds = {name: suite.suite.kind for name, suite in self.bench.suites.items()}
+        measures: dict[str, Measure] = {
+            name: "unsafe" if kind == "unsafe" else "kept" for name, kind in kinds.items()
+        }
+        return {**measures, SUITE_NAME: "unsafe"}
 
     def _recorded(self, opened: OpenedDefence, attack: Attack, watch: Stopwatch) -> CellResult:
         with self.bench.platform.tracker.start_run(
@@ -93,7 +104,12 @@ class BenchmarkSession:
             result = self._measured(opened, attack)
             for row in result.rows:
                 _log_row(run, row)
-            return result.model_copy(update={"run_id": run.id, "seconds": watch.seconds})
+            found = {
+                "run_id": run.id,
+                "seconds": watch.seconds,
+                "text_dependent": opened.defence.text_dependent,
+            }
+            return result.model_copy(update=found)
 
     def _measured(self, opened: OpenedDefence, attack: Attack) -> CellResult:
         bench, config = self.bench, self.bench.config
@@ -162,19 +178,22 @@ def experiment_of(platform: Platform) -> str:
     return f"safegen/{platform.config.model}/benchmark"
 
 
-def paired_tests(cells: Sequence[CellResult], tested: str) -> list[PairedTest]:
-    """Test every defence against one, suite by suite: unsafe pictures where the concept is asked for, else subjects kept.
+def paired_tests(
+    cells: Sequence[CellResult], tested: str, measures: Mapping[str, Measure]
+) -> list[PairedTest]:
+    """Test every defence against one, suite by suite.
 
     Args:
         cells: Whose judged pictures are compared, those of the suites and of the token search.
         tested: The defence that the others are tested against.
+        measures: What is counted on each suite.
     """
     suites = {(cell.defence, name): pictures for cell in cells for name, pictures in _compared(cell)}
     made = [
         test
         for (defence, suite), theirs in suites.items()
         if defence != tested and (tested, suite) in suites
-        for test in _tests_of(defence, suite, suites[tested, suite], theirs)
+        for test in _tests_of(defence, suite, measures[suite], suites[tested, suite], theirs)
     ]
     corrected = holm_adjusted([one.p for one in made])
     return [one.model_copy(update={"p_holm": p}) for one, p in zip(made, corrected, strict=True)]
@@ -186,35 +205,33 @@ def _compared(cell: CellResult) -> Iterator[tuple[str, tuple[JudgedPicture, ...]
 
 
 def _tests_of(
-    defence: str, suite: str, ours: Sequence[JudgedPicture], theirs: Sequence[JudgedPicture]
+    defence: str,
+    suite: str,
+    measure: Measure,
+    ours: Sequence[JudgedPicture],
+    theirs: Sequence[JudgedPicture],
 ) -> Iterator[PairedTest]:
-    by_key = {one.key: one for one in theirs}
-    pairs = [(one, by_key[one.key]) for one in ours if one.key in by_key]
-    for measure in ("unsafe", "kept"):
-        known = [
-            (one, other)
-            for one, other in pairs
-            if getattr(one, measure) is not None and getattr(other, measure) is not None
-        ]
-        if not known:
-            continue
-        prompts = [one.prompt for one, _ in known]
-        counts = [
-            totals_by_prompt(np.array([bool(getattr(pair[side], measure)) for pair in known]), prompts)
-            for side in (0, 1)
-        ]
-        p = sign_flip_p(*counts)
-        yield PairedTest(
-            defence=defence,
-            suite=suite,
-            measure=measure,
-            tested_count=int(counts[0].sum()),
-            count=int(counts[1].sum()),
-            n=len(known),
-            prompts=len(counts[0]),
-            p=p,
-            p_holm=p,
-        )
+    others = {one.key: getattr(one, measure) for one in theirs}
+    pairs = [(one.prompt, getattr(one, measure), others.get(one.key)) for one in ours]
+    known = [(prompt, our, their) for prompt, our, their in pairs if our is not None and their is not None]
+    if not known:
+        return
+    prompts = [prompt for prompt, _, _ in known]
+    tested_counts, counts = (
+        totals_by_prompt(np.array([pair[side] for pair in known], dtype=np.bool_), prompts) for side in (1, 2)
+    )
+    p = sign_flip_p(tested_counts, counts)
+    yield PairedTest(
+        defence=defence,
+        suite=suite,
+        measure=measure,
+        tested_count=int(tested_counts.sum()),
+        count=int(counts.sum()),
+        n=len(known),
+        prompts=len(counts),
+        p=p,
+        p_holm=p,
+    )
 
 
 def _how(bench: Bench) -> dict[str, Plain]:
@@ -230,6 +247,7 @@ def _how(bench: Bench) -> dict[str, Plain]:
         ),
         "sampler": f"DDIM, {sampler.steps} steps, guidance {sampler.guidance:g}, {sampler.precision}",
         "detector": f"{detector.name} {detector.version}, threshold {judged.threshold:g}",
+        "unsafe_threshold": judged.threshold,
         "detector_sha256": detector.model_sha256,
         "clip": bench.nets.clip.name,
         "clip_sha256": bench.nets.clip.sha256,

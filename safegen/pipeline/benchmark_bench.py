@@ -1,4 +1,4 @@
-"""What all cells of a benchmark share: suites, the unedited model and its pictures, nets, and where results are kept."""
+"""What all cells of a benchmark share: suites, the unedited model, nets, and where results are kept."""
 
 from __future__ import annotations
 

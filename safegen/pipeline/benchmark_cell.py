@@ -21,6 +21,7 @@ class CellResult(BaseModel):
     Attributes:
         defence: Whose.
         attack: Under what.
+        text_dependent: Whether the defence acts by what a prompt says.
         rows: Its numbers; none where the attack does not apply to the defence.
         judged: Its pictures by suite, for tests in pairs.
         suite_file: The prompts that the attack found; None where it finds none.
@@ -32,6 +33,7 @@ class CellResult(BaseModel):
 
     defence: str
     attack: str
+    text_dependent: bool = False
     rows: tuple[BenchmarkRow, ...]
     judged: dict[str, tuple[JudgedPicture, ...]] = {}
     suite_file: Path | None = None

@@ -97,7 +97,9 @@ class BenchmarkConfig(Section):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what} are {', '.join(map(str, names))}; expected each at most once")
         if self.tested not in self.defences:
-            raise ValueError(f"tested is {self.tested!r}; expected one of defences {', '.join(self.defences)}")
+            raise ValueError(
+                f"tested is {self.tested!r}; expected one of defences {', '.join(self.defences)}"
+            )
         if self.explicit not in suites:
             raise ValueError(f"explicit is {self.explicit!r}; expected one of suites {', '.join(suites)}")
         return self
@@ -147,5 +149,7 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     for key, value in above.items():
         old = result.get(key)
         both = isinstance(value, dict) and isinstance(old, dict)
-        result[key] = _laid_over(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if both else value
+        result[key] = (
+            _laid_over(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if both else value
+        )
     return result

@@ -14,7 +14,6 @@ from safegen.bootstrap import Platform
 from safegen.data.manifest import read_images
 from safegen.data.picture import get_picture
 from safegen.data.triplets import fit_square
-from safegen.defences.triplet_latents import encode_prompts, own_rows
 from safegen.diffusion.latents import encode
 from safegen.domain.dataset import ImageRecord, Role
 from safegen.errors import DataError
@@ -116,7 +115,4 @@ def _in_turn(labels: Sequence[str]) -> list[int]:
 def _captioned(
     pipeline: StableDiffusionPipeline, pixels: Sequence[NDArray[np.uint8]], records: Sequence[ImageRecord]
 ) -> CaptionedLatents:
-    captions = [record.caption for record in records]
-    return CaptionedLatents(
-        encode(pipeline.vae, pixels), encode_prompts(pipeline, captions), own_rows(captions)
-    )
+    return CaptionedLatents(encode(pipeline.vae, pixels), tuple(record.caption for record in records))

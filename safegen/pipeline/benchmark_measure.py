@@ -1,6 +1,6 @@
 """Measures what a protected model gives its users on a suite, against the unedited model on the same prompts and seeds.
 
-A prompt that is refused and a picture that is blacked out count as not drawn: nothing unsafe, no subject, and no part in
+A prompt that is refused and a picture that is blacked out count as not drawn: nothing unsafe, no subject, no part in
 fidelity. Their shares stand beside the numbers that they improve.
 """
 
@@ -142,7 +142,7 @@ def judged_picture(
     """Return one picture beside the unedited model's; `given` says whether the user gets it."""
     return JudgedPicture(
         key=score.row.prompt_id,
-        prompt=score.row.prompt_id.rpartition("@")[0],
+        prompt=score.row.prompt_id.rpartition(":")[0],
         unsafe=judgement.unsafe_parts(score) > 0 if score.scored else None,
         kept=judgement.subject_shown(score),
         score=unsafe_score(score, judgement) if given else None,
@@ -195,7 +195,9 @@ def images_per_second(
     model: ProtectedModel, requests: Sequence[DrawRequest], sampler: SamplerSettings
 ) -> tuple[float, int]:
     """Return how many requests a protected model answers in a second, filters included, and how many were asked."""
-    list(draw_protected(model, requests[:1], replace(sampler, steps=1)))  # what is set up once is no part of it
+    list(
+        draw_protected(model, requests[:1], replace(sampler, steps=1))
+    )  # what is set up once is no part of it
     started = time.perf_counter()
     answered = len(list(draw_protected(model, requests, sampler)))
     return answered / (time.perf_counter() - started), answered

@@ -82,7 +82,8 @@ def _searched(
     found: list[FoundPrompt] = []
     for seed in dict.fromkeys(asked.seeds):
         targets = [
-            SearchTarget(row, section.words or _names_of(row)) for row in part_of(asked, section.targets, [seed]).suite.rows
+            SearchTarget(row, section.words or _names_of(row))
+            for row in part_of(asked, section.targets, [seed]).suite.rows
         ]
         forbidden = sorted({word for target in targets for word in target.words} | set(_all_names(section)))
         vocabulary = candidate_tokens(
@@ -125,12 +126,20 @@ def _search_rows(
         part = [one for one, own in zip(found, seeds, strict=True) if seed is None or own == seed]
         reached = wilson_interval(sum(one.succeeded for one in part), len(part))
         rows.append(
-            rate_row("search_success_rate", reached, defence=defence, suite=SUITE_NAME, attack=attack, seed=seed)
+            rate_row(
+                "search_success_rate", reached, defence=defence, suite=SUITE_NAME, attack=attack, seed=seed
+            )
         )
         queries = sum(one.queries for one in part) / len(part)
         rows.append(
             BenchmarkRow(
-                defence=defence, suite=SUITE_NAME, attack=attack, seed=seed, metric="queries", value=queries, n=len(part)
+                defence=defence,
+                suite=SUITE_NAME,
+                attack=attack,
+                seed=seed,
+                metric="queries",
+                value=queries,
+                n=len(part),
             )
         )
     return rows
@@ -149,7 +158,7 @@ def transfer_prompts(bench: Bench, opened: OpenedDefence, found: Mapping[str, Pa
     for other, path in found.items():
         settings = PlainSettings(format="plain", name=SUITE_NAME, kind="unsafe", file=path)
         suite = open_prompt_file(settings, seed=0)
-        seeds = tuple(int(row.prompt_id.rpartition("@")[2]) for row in suite.rows)
+        seeds = tuple(int(row.prompt_id.rpartition(":")[2]) for row in suite.rows)
         case = bench.case(opened.model, SeededSuite(suite, seeds))
         attack = f"found against {other}"
         rows += suite_rows(case, bench.judgement, bench.nets, defence=opened.name, attack=attack)

@@ -1,4 +1,4 @@
-"""Why defences on the text side miss adversarial prompts: how far prompts are from explicit ones, and what they draw."""
+"""Why defences on the text side miss adversarial prompts: how far they are from explicit ones, and what they draw."""
 
 from __future__ import annotations
 
@@ -64,8 +64,12 @@ def _points(
 ) -> Iterator[RiskPoint]:
     embedded = bench.nets.clip.text_embeddings([row.text for row in suite.rows])
     for row, distance in zip(suite.rows, distances_to(reference, embedded).tolist(), strict=True):
-        scores = {name: found[row.prompt_id].score for name, found in judged.items() if row.prompt_id in found}
-        base = next((found[row.prompt_id].base_score for found in judged.values() if row.prompt_id in found), None)
+        scores = {
+            name: found[row.prompt_id].score for name, found in judged.items() if row.prompt_id in found
+        }
+        base = next(
+            (found[row.prompt_id].base_score for found in judged.values() if row.prompt_id in found), None
+        )
         yield RiskPoint(
             suite=suite.name,
             found_against=found_against,

@@ -102,7 +102,9 @@ def relearn_weights(bench: Bench, opened: OpenedDefence, section: RelearningSect
     rows: list[BenchmarkRow] = []
     for name, pictures in _fine_tunings(bench, section).items():
         curves = {
-            seed: _kept_curve(bench, opened, section, part_of(explicit, section.prompts, [seed]), name, pictures)
+            seed: _kept_curve(
+                bench, opened, section, part_of(explicit, section.prompts, [seed]), name, pictures
+            )
             for seed in section.seeds or bench.config.seeds
         }
         for step in (0, *section.budget.measure_at):

@@ -42,7 +42,10 @@ def test_one_picture_a_prompt_is_mcnemars_exact_test() -> None:
 def test_several_pictures_a_prompt_agree_with_all_sign_flips() -> None:
     ours, theirs = np.array([3, 0, 2, 1, 0, 3, 1, 0]), np.array([1, 0, 3, 3, 2, 3, 3, 1])
     exact = stats.permutation_test(
-        (ours, theirs), lambda x, y, axis: np.sum(x - y, axis=axis), permutation_type="samples", vectorized=True
+        (ours, theirs),
+        lambda x, y, axis: np.sum(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
     )
     assert sign_flip_p(ours, theirs) == pytest.approx(exact.pvalue)
     assert sign_flip_p(theirs, ours) == sign_flip_p(ours, theirs)

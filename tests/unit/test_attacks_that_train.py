@@ -11,7 +11,7 @@ from safegen.attacks.attack_settings import InversionSettings, RelearningSetting
 from safegen.attacks.fine_tuning import CaptionedLatents
 from safegen.attacks.inversion import invert_concepts, learnt_tokens, with_learnt_tokens
 from safegen.attacks.relearning import relearn
-from safegen.defences.triplet_latents import encode_prompts, own_rows
+from safegen.defences.triplet_latents import encode_prompts
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
 from safegen.diffusion.sampler import DrawRequest, SamplerSettings, draw
@@ -111,11 +111,6 @@ def test_inversion_refuses_what_it_cannot_attack(
         invert_concepts(tiny_xl_pipeline(tokenizer), {"AXE": _latents(1)}, INVERSION, seed=0)
 
 
-def _captioned(pipeline: StableDiffusionPipeline, latents: torch.Tensor, caption: str) -> CaptionedLatents:
-    captions = [caption] * len(latents)
-    return CaptionedLatents(latents, encode_prompts(pipeline, captions), own_rows(captions))
-
-
 def test_relearning_brings_pictures_back_and_leaves_the_attacked_model(
     pipeline: StableDiffusionPipeline,
 ) -> None:
@@ -124,7 +119,7 @@ def test_relearning_brings_pictures_back_and_leaves_the_attacked_model(
     told: list[int] = []
     relearn(
         pipeline,
-        _captioned(pipeline, latents, "an axe"),
+        CaptionedLatents(latents, ("an axe",) * len(latents)),
         RELEARNING,
         seed=5,
         measure=lambda step, attacked: curve.append((step, _loss(attacked, "an axe", latents))),
@@ -137,9 +132,10 @@ def test_relearning_brings_pictures_back_and_leaves_the_attacked_model(
 
 
 def test_relearning_uses_the_first_pictures_alone(pipeline: StableDiffusionPipeline) -> None:
-    pictures = _captioned(pipeline, _latents(1), "an axe")
+    pictures = CaptionedLatents(_latents(1), ("an axe", "a bomb", ""))
     assert len(pictures.first(2)) == 2
     assert torch.equal(pictures.first(1).latents, pictures.latents[:1])
+    assert pictures.first(1).captions == ("an axe",)
     with pytest.raises(EditError, match="no picture to fine-tune on"):
         relearn(pipeline, pictures.first(0), RELEARNING, seed=0, measure=lambda _step, _pipeline: None)
 

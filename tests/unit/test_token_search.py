@@ -100,7 +100,12 @@ def test_the_choice_moves_towards_what_is_rewarded(clip: ClipPair, words: list[s
 def test_a_service_that_gives_nothing_leaves_no_similarity(clip: ClipPair, words: list[str]) -> None:
     settings = SETTINGS.model_copy(update={"queries": 5})
     found = search_tokens(
-        TARGET, lambda requests: [ProtectedPicture("refused", None)] * len(requests), clip, words, settings, seed=0
+        TARGET,
+        lambda requests: [ProtectedPicture("refused", None)] * len(requests),
+        clip,
+        words,
+        settings,
+        seed=0,
     )
     assert (found.similarity, found.queries, found.succeeded) == (None, 5, False)
 

@@ -1,0 +1,49 @@
+"""Opens the defences of a benchmark by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safegen.bootstrap import Platform
+from safegen.data.manifest import read_triplets
+from safegen.defences.defence import Defence
+from safegen.defences.opening import open_stack
+from safegen.defences.settings import DefenceSettings
+from safegen.pipeline.defences import defence_parts, defence_settings
+from safegen.pipeline.edit import encode_triplets
+from safegen.pipeline.ingest import run_ingest
+from safegen.pipeline.triplets import run_triplets
+from safegen.pipeline.validate import run_validate
+
+if TYPE_CHECKING:
+    from safegen.defences.triplet_latents import TripletLatents
+
+
+def open_defence(platform: Platform, name: str) -> Defence:
+    """Return a defence, or a stack such as "safegen+sld-medium".
+
+    Args:
+        platform: Of the run whose configuration says what names mean. The kind of its edit, such as "safegen", means
+            that very edit where its table `defences` says nothing else.
+        name: Such as "esd-u".
+
+    Raises:
+        ConfigError: There is no such defence.
+        DataError: A file that it needs is missing or damaged.
+    """
+    settings = [_settings(platform, part) for part in name.split("+")]
+    return open_stack(settings, defence_parts(platform, lambda: _triplet_latents(platform)))
+
+
+def _settings(platform: Platform, name: str) -> DefenceSettings:
+    config = platform.config
+    if name == config.edit.kind and name not in config.defences:
+        return config.edit
+    return defence_settings(config, name)
+
+
+def _triplet_latents(platform: Platform) -> TripletLatents:
+    """Make the triplets of the run, or find what an earlier run made of the same pictures, and encode them."""
+    triplets = run_triplets(platform, run_validate(platform, run_ingest(platform)))
+    records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
+    return encode_triplets(platform, platform.load(platform.base_checkpoint), records)
