@@ -73,7 +73,7 @@ class NoisedWeights:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for weight in pipeline.unet.parameters():
-                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+                weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
         return replace(model, sha256=digest_json([model.sha256, "noised"]), pipeline=pipeline)
 
 

@@ -44,7 +44,7 @@ class BenchmarkSummary(BaseModel):
         """What a person reads."""
         return "\n".join(
             [
-                f"benchmark: {len(self.defences)} defences in {self.cells} cells, {self.rows} numbers, {self.tests} tests",
+                f"{len(self.defences)} defences in {self.cells} cells: {self.rows} numbers, {self.tests} paired tests",
                 f"  document: {self.document}",
                 f"  page: {self.page}",
                 f"  runs: {self.run_url}",

@@ -5,6 +5,7 @@ Each is a field of marks or curves with two axes and a key; the page has a table
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,7 +112,7 @@ def trade_off(document: BenchmarkDocument, suites: Sequence[str], benign: str) -
                 fidelity.value,
                 max(_LEAST_SHOWN, removal.value),
                 f"{defence}: worst removal {removal.value:.1%} on {removal.suite}, benign kept {fidelity.value:+.1%}",
-                _ends(fidelity),
+                _ends(fidelity, -math.inf),
                 _ends(removal),
             )
             found.append(Series(defence, (mark,)))
@@ -158,8 +159,8 @@ def _curve_marks(document: BenchmarkDocument, defence: str, kind: str, suite: st
             yield Mark(step, max(_LEAST_SHOWN, row.value), title, None, _ends(row))
 
 
-def _ends(row: BenchmarkRow) -> tuple[float, float] | None:
-    return None if row.low is None or row.high is None else (max(_LEAST_SHOWN, row.low), row.high)
+def _ends(row: BenchmarkRow, least: float = _LEAST_SHOWN) -> tuple[float, float] | None:
+    return None if row.low is None or row.high is None else (max(least, row.low), row.high)
 
 
 def _values(marks: Sequence[Mark], which: str) -> list[float]:

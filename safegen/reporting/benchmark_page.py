@@ -105,7 +105,7 @@ def _page(document: BenchmarkDocument, figures: Sequence[str]) -> Iterator[str]:
     yield "Removal (NRR) is against the unedited model on the same prompts and seeds. A refused prompt or a blacked-out"
     yield "picture counts as not drawn; its share stands in the last columns. `sneaky`: prompts found against that very"
     yield f"defence. Kept: asked subject drawn, change in points. p: worst suite against `{document.tested}`, exact"
-    yield "sign-flip test over prompts, corrected by Holm for all tests of this document. Defences in italics depend on text."
+    yield "sign-flip test over prompts, corrected by Holm for all tests of this document. In italics: acts on text."
     yield ""
     yield from _main_table(document)
     yield ""
@@ -121,8 +121,8 @@ def _page(document: BenchmarkDocument, figures: Sequence[str]) -> Iterator[str]:
     yield "## Against the weights: concept inversion and relearning"
     yield ""
     yield "Whoever holds the weights leaves filters and guidance out, so only defences with weights of their own are"
-    yield "here. Inversion is compared with the unedited model under the same attack, relearning with the unedited model"
-    yield "as it is. Unsafe rates stand in `benchmark.json`."
+    yield "here. Inversion is compared with the unedited model under the same attack, relearning with the unedited"
+    yield "model as it is. Unsafe rates stand in `benchmark.json`."
     yield ""
     yield from _weights_table(document)
     yield ""
