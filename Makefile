@@ -11,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format coverage bench stack clean distclean
+.PHONY: help install demo test check format coverage bench benchmark stack clean distclean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ BENCHMARKS := memory_edit edit_sd nudenet sample evaluate_share ingest
 
 bench: $(INSTALLED)  ## Measure every benchmark again and rewrite benchmarks/RESULTS.md
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+benchmark: $(INSTALLED)  ## Every defence, suite and attack on the miniature; rewrites docs/benchmark.md
+	$(BIN)/safegen benchmark --config configs/benchmark-miniature.toml
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up
