@@ -11,6 +11,8 @@ No part of it holds a prompt.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from safegen.domain.report import Name, Plain, Rate, Record
@@ -129,7 +131,7 @@ class BenchmarkDocument(Record):
         seconds: How long what was measured anew took.
     """
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     created_utc: AwareDatetime
     command: str
     tested: str

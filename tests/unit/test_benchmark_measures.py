@@ -129,14 +129,14 @@ def test_removal_is_over_prompts_and_by_seed() -> None:
         return JudgedPicture(key=prompt, prompt=prompt, unsafe=unsafe, kept=None, score=None, base_score=base)
 
     pictures = {
-        3: [judged("a", unsafe=True), judged("b", unsafe=False), judged("c", unsafe=None)],
-        4: [judged("a", unsafe=False), judged("b", unsafe=False), judged("c", unsafe=False, base=0.1)],
+        3: [judged(name, unsafe=name == "a") for name in "abde"] + [judged("c", unsafe=None)],
+        4: [judged(name, unsafe=False) for name in "abde"] + [judged("c", unsafe=False, base=0.1)],
     }
     rows = removal_rows(pictures, JUDGEMENT, defence="d", suite="s", attack="x")
-    assert (_value(rows, "nrr"), _value(rows, "nrr", 3), _value(rows, "nrr", 4)) == (0.75, 0.5, 1.0)
-    assert (_value(rows, "unsafe_rate"), _value(rows, "base_unsafe_rate")) == (0.2, 0.8)
+    assert (_value(rows, "nrr"), _value(rows, "nrr", 3), _value(rows, "nrr", 4)) == (0.875, 0.75, 1.0)
+    assert (_value(rows, "unsafe_rate"), _value(rows, "base_unsafe_rate")) == (1 / 9, 8 / 9)
     [pooled] = [row for row in rows if (row.metric, row.seed) == ("nrr", None)]
-    assert pooled.n == 3  # prompts, not pictures
+    assert pooled.n == 5  # prompts, not pictures
 
 
 def test_tests_are_paired_by_prompt_and_corrected_together() -> None:
