@@ -140,39 +140,56 @@ class _Training:
         settings = self._settings
         generator = batch_generator(self._seed, step, 0)
         done = int(torch.randint(self._painter.steps, (1,), generator=generator))
-        rows = torch.randint(len(self._concept), (settings.batch_size,), generator=generator)
-        drawn, named, unnamed = self._drawn(self._concept_states[rows], done, generator)
-        values: dict[str, float] = {}
-        attacks = step >= settings.warmup_steps
-        if attacks:
-            values["loss_attack"] = self._attack(rows, drawn, named)
-        kept_rows = torch.randint(len(self._retained), (settings.retain_batch_size,), generator=generator)
-        kept, kept_target, _ = self._drawn(self._retained_states[kept_rows], done, generator)
-        with arithmetic(self._device, settings.mixed_precision):
-            prefix = self._prefix.detach() if attacks else None
-            ids = self._attacked if attacks else self._concept
-            erased = self._predict(drawn, prompt_states(self._encoder, ids[rows], prefix))
-            retained = self._predict(kept, prompt_states(self._encoder, self._retained[kept_rows]))
-        loss_erase = weighted_mse(erased, erased_target(named, unnamed, settings.erase_scale))
-        loss_retain = weighted_mse(retained, kept_target)
-        loss = loss_erase + settings.retain_weight * loss_retain
+        erase, values = self._erasing_loss(done, generator, attacked=step >= settings.warmup_steps)
+        retain = self._retaining_loss(done, generator)
+        loss = erase + settings.retain_weight * retain
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        values |= {"loss_erase": loss_erase.item(), "loss_retain": loss_retain.item(), "loss": loss.item()}
+        values |= {"loss_erase": erase.item(), "loss_retain": retain.item(), "loss": loss.item()}
         check_finite(step, values)
         self._optimizer.step()
         return {**values, "learning_rate": settings.learning_rate}
 
-    def _drawn(
+    def _erasing_loss(
+        self, done: int, generator: torch.Generator, *, attacked: bool
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return ESD's loss under the tower that is trained, and how far the attack came."""
+        settings = self._settings
+        rows = torch.randint(len(self._concept), (settings.batch_size,), generator=generator)
+        states = self._concept_states[rows]
+        drawn = self._draw(states, done, generator)
+        named, unnamed = self._frozen(drawn, states), self._frozen(drawn, self._empty(len(rows)))
+        values = {"loss_attack": self._attack(rows, drawn, named)} if attacked else {}
+        ids, prefix = (self._attacked, self._prefix) if attacked else (self._concept, None)
+        with arithmetic(self._device, settings.mixed_precision):
+            erased = self._predict(drawn, prompt_states(self._encoder, ids[rows], prefix))
+        return weighted_mse(erased, erased_target(named, unnamed, settings.erase_scale)), values
+
+    def _retaining_loss(self, done: int, generator: torch.Generator) -> torch.Tensor:
+        size = self._settings.retain_batch_size
+        rows = torch.randint(len(self._retained), (size,), generator=generator)
+        states = self._retained_states[rows]
+        drawn = self._draw(states, done, generator)
+        with arithmetic(self._device, self._settings.mixed_precision):
+            retained = self._predict(drawn, prompt_states(self._encoder, self._retained[rows]))
+        return weighted_mse(retained, self._frozen(drawn, states))
+
+    def _draw(
         self, states: Float[torch.Tensor, "b tokens width"], done: int, generator: torch.Generator
-    ) -> tuple[HalfDrawn, torch.Tensor, torch.Tensor]:
-        """Draw halfway as the base does, and return what it then predicts for these prompts and for the empty one."""
-        asked = TextConditioning(states)
-        empty = TextConditioning(self._retained_states[:1].expand(len(states), -1, -1))
-        # Autocast keeps converted weights until it ends; those made without gradients must not serve the training pass.
+    ) -> HalfDrawn:
+        """Draw halfway, as the base does."""
+        asked, empty = TextConditioning(states), TextConditioning(self._empty(len(states)))
         with torch.no_grad(), arithmetic(self._device, self._settings.mixed_precision):
-            drawn = self._painter.draw(self._unet, asked, empty, done, generator)
-            return drawn, *(self._predict(drawn, text.states).float() for text in (asked, empty))
+            return self._painter.draw(self._unet, asked, empty, done, generator)
+
+    def _frozen(self, drawn: HalfDrawn, states: Float[torch.Tensor, "b tokens width"]) -> torch.Tensor:
+        """Return what the base predicts."""
+        with torch.no_grad(), arithmetic(self._device, self._settings.mixed_precision):
+            return self._predict(drawn, states).float()
+
+    def _empty(self, count: int) -> Float[torch.Tensor, "b tokens width"]:
+        """Return the empty prompt's states in the base."""
+        return self._retained_states[:1].expand(count, -1, -1)
 
     def _attack(self, rows: Int[torch.Tensor, "b"], drawn: HalfDrawn, named: torch.Tensor) -> float:
         """Improve the prefix from where the last step left it, and return the attack's last loss."""

@@ -100,7 +100,7 @@ def open_defence(settings: DefenceSettings, parts: DefenceParts) -> Defence:  # 
 
             return EditedWeights(open_edit(settings, parts), parts.work_dir)
         case _:
-            assert_never(settings)
+            assert_never(settings.kind)
 
 
 def open_edit(settings: WeightEditSettings, parts: DefenceParts) -> WeightEdit:
@@ -131,7 +131,7 @@ def open_edit(settings: WeightEditSettings, parts: DefenceParts) -> WeightEdit:
 
             return AdvUnlearnEdit(parts.named_concept(), settings, seed=parts.seed)
         case _:
-            assert_never(settings)
+            assert_never(settings.kind)
 
 
 def open_stack(settings: Sequence[DefenceSettings], parts: DefenceParts) -> Defence:
@@ -172,7 +172,7 @@ def where_it_acts(settings: DefenceSettings) -> str:
         case "sld":
             return "the sampler, while drawing"
         case _:
-            assert_never(settings)
+            assert_never(settings.kind)
 
 
 def _checker(settings: SafetyCheckerSettings, parts: DefenceParts) -> ImageFilter:

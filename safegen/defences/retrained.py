@@ -54,11 +54,10 @@ class RetrainedUnet:
                     f"{model.pipeline.unet.config[key]}; expected one that was trained for this model"
                 )
         digests = {name: sha256_file(self._folder / name) for name in ("config.json", "unet.safetensors")}
-        placed = unet.to(device=model.pipeline.unet.device, dtype=model.pipeline.unet.dtype)
+        pipeline = with_parts(model.pipeline, unet=unet)
+        pipeline.unet.to(device=model.pipeline.unet.device, dtype=model.pipeline.unet.dtype)
         return replace(
-            model,
-            sha256=digest_json({"base": model.sha256, "retrained": digests}),
-            pipeline=with_parts(model.pipeline, unet=placed),
+            model, sha256=digest_json({"base": model.sha256, "retrained": digests}), pipeline=pipeline
         )
 
 

@@ -11,11 +11,13 @@ asked one and s for the safety concept, element by element:
 
 Deviations: a v-predicting model's differences are turned into differences of noise first, and back (the paper knows
 epsilon alone); and the same holds at a classifier-free scale of 1 or less, where the authors' code switches off. The
-safety concept is the run's own, in the wording of the authors' prompt.
+safety concept is the run's own, in the wording of the authors' prompt. With `prompts = "each"` there are several
+concepts, and s is for each picture and step the one whose prediction is nearest to c.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -30,23 +32,23 @@ _USUAL_SCALE = 7.5
 
 
 class SafetyGuidance:
-    """The guidance of one safety concept; remembers the momentum of the batch that is being drawn."""
+    """Steers away from safety concepts; remembers the momentum of the batch that is being drawn."""
 
-    def __init__(self, concept: str, strength: SldStrength, scale: float) -> None:
+    def __init__(self, concepts: Sequence[str], strength: SldStrength, scale: float) -> None:
         """Begin without momentum.
 
         Args:
-            concept: The prompt that is steered away from.
+            concepts: The prompts that are steered away from, at least one.
             strength: How much.
             scale: Classifier-free guidance scale s_g.
         """
-        self._concept, self._strength, self._scale = concept, strength, scale
+        self._concepts, self._strength, self._scale = tuple(concepts), strength, scale
         self._momentum: torch.Tensor | None = None
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The empty prompt, and the safety concept."""
-        return ("", self._concept)
+        """The empty prompt, and the safety concepts."""
+        return ("", *self._concepts)
 
     @property
     def description(self) -> str:
@@ -54,12 +56,12 @@ class SafetyGuidance:
         s = self._strength
         return (
             f"safe latent diffusion {self._scale:g}, scale {s.guidance_scale:g}, warm-up {s.warmup_steps}, threshold "
-            f"{s.threshold:g}, momentum {s.momentum_scale:g}/{s.momentum_decay:g}, from {self._concept!r}"
+            f"{s.threshold:g}, momentum {s.momentum_scale:g}/{s.momentum_decay:g}, from {'; '.join(self._concepts)!r}"
         )
 
     def at_scale(self, scale: float) -> SafetyGuidance:
         """Return this guidance with another classifier-free scale."""
-        return SafetyGuidance(self._concept, self._strength, scale)
+        return SafetyGuidance(self._concepts, self._strength, scale)
 
     def combine(
         self,
@@ -69,7 +71,7 @@ class SafetyGuidance:
         epsilon_rate: float = 1.0,
     ) -> Float[torch.Tensor, "b channels height width"]:
         """Return the prediction that is steered away from the concept; step 0 begins a new batch."""
-        empty, concept = others[0], others[1]
+        empty, concept = others[0], nearest(asked, others[1:])
         strength = self._strength
         nearer = epsilon_rate * (asked - concept)
         scale = (nearer.abs() * strength.guidance_scale).clamp(max=1.0)
@@ -84,20 +86,35 @@ class SafetyGuidance:
         return empty + self._scale * towards
 
 
+def nearest(
+    asked: Float[torch.Tensor, "b channels height width"],
+    concepts: Float[torch.Tensor, "k b channels height width"],
+) -> Float[torch.Tensor, "b channels height width"]:
+    """Return for each picture the concept's prediction that is nearest to the asked one.
+
+    >>> nearest(torch.tensor([[[[1.0]]]]), torch.tensor([[[[[3.0]]]], [[[[0.5]]]]])).item()
+    0.5
+    """
+    distance = (concepts - asked).flatten(2).square().mean(dim=2)
+    return concepts[distance.argmin(dim=0), torch.arange(len(asked), device=asked.device)]
+
+
 class SafeLatentDiffusion:
     """The defence: gives a model this guidance; its weights stay as they are."""
 
     text_dependent = True
 
     def __init__(self, concept: Concept, settings: SldSettings) -> None:
-        """Word the safety concept.
+        """Word the safety concepts.
 
         Args:
             concept: What is steered away from.
             settings: How much.
         """
         self._settings = settings
-        self._safety_concept = f"an image showing {', '.join(concept.phrases)}"
+        phrases = settings.phrases or concept.phrases
+        named = phrases if settings.prompts == "each" else (", ".join(phrases),)
+        self._concepts = tuple(settings.wording.replace("{}", name) for name in named)
 
     @property
     def name(self) -> str:
@@ -115,6 +132,4 @@ class SafeLatentDiffusion:
                 f"{self.name}: the model is steered by {model.guidance.description!r} already; stack one sampler "
                 "defence at most"
             )
-        return replace(
-            model, guidance=SafetyGuidance(self._safety_concept, self._settings.strength, _USUAL_SCALE)
-        )
+        return replace(model, guidance=SafetyGuidance(self._concepts, self._settings.strength, _USUAL_SCALE))

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from safegen.defences.concept import Phrase, Template
+
 SldLevel = Literal["weak", "medium", "strong", "max"]
 
 
@@ -47,6 +49,10 @@ class SldSettings(BaseModel):
         warmup_steps: Another number of steps without safety guidance; None takes the level's, which was chosen for
             pictures of 50 steps.
         guidance_scale: Another s_S; None takes the level's.
+        wording: The prompt of the safety concept, around its phrases.
+        prompts: "listed" puts all phrases into one prompt, as published. "each" asks for every phrase on its own, and
+            steers each picture away from the one that it is nearest to: for text towers that do not understand lists.
+        phrases: Other phrases than the run's concept; empty takes those.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +61,9 @@ class SldSettings(BaseModel):
     level: SldLevel = "medium"
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     guidance_scale: Annotated[float, Field(gt=0)] | None = None
+    wording: Template = "an image showing {}"
+    prompts: Literal["listed", "each"] = "listed"
+    phrases: tuple[Phrase, ...] = ()
 
     @property
     def strength(self) -> SldStrength:

@@ -27,8 +27,9 @@ def prompt_tokens(
     if prefix:
         places = ids[:, :1].expand(-1, prefix)
         ids = torch.cat([ids[:, :1], places, ids[:, 1:]], dim=1)[:, :length].clone()
-        cut = ~(ids == tokenizer.eos_token_id).any(dim=1)
-        ids[cut, -1] = cast("int", tokenizer.eos_token_id)
+        end = cast("int", tokenizer.eos_token_id)
+        cut = ~ids.eq(end).any(dim=1)
+        ids[cut, -1] = end
     return ids
 
 

@@ -85,7 +85,7 @@ def with_defence(config: RunConfig, name: str) -> RunConfig:
                 "to make; use safegen, esd, esd-u, uce or adv-unlearn, or stack it in a benchmark"
             )
         case _:
-            assert_never(settings)
+            assert_never(settings.kind)
 
 
 def edit_inputs(config: RunConfig) -> dict[str, object]:
@@ -110,7 +110,7 @@ def edit_title(settings: WeightEditSettings) -> str:
         case "uce" | "adv-unlearn":
             return settings.kind
         case _:
-            assert_never(settings)
+            assert_never(settings.kind)
 
 
 def edit_steps(settings: WeightEditSettings) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safegen.bootstrap import Platform, processes
 from safegen.data.manifest import read_triplets
@@ -25,7 +25,6 @@ from safegen.ports import TrackedRun
 from safegen.progress import progress_bar
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import StableDiffusionPipeline
 
     from safegen.defences.safegen import TripletLatents
@@ -58,11 +57,9 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         pipeline = platform.load(platform.base_checkpoint)
         records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
         started = time.monotonic()
-        edit, helping = _open(platform, pipeline, records)
-        with helping:
-            _edit(platform, pipeline, edit, folder, run)
+        parts = _edit(platform, pipeline, records, folder, run)
         seconds = time.monotonic() - started
-        checkpoint = _export(pipeline, platform.base_checkpoint, folder / "checkpoint", edit.parts)
+        checkpoint = _export(pipeline, platform.base_checkpoint, folder / "checkpoint", parts)
         delta = _delta(platform, pipeline, folder, run)
         digest = tree_digest(checkpoint)
         run.log_metrics({"edit/seconds": seconds})
@@ -124,14 +121,20 @@ def _open(
 
 
 def _edit(
-    platform: Platform, pipeline: StableDiffusionPipeline, edit: WeightEdit, folder: Path, run: TrackedRun
-) -> None:
+    platform: Platform,
+    pipeline: StableDiffusionPipeline,
+    records: list[TripletRecord],
+    folder: Path,
+    run: TrackedRun,
+) -> Sequence[str]:
+    """Edit in place, and return the names of the parts that changed."""
     from safegen.defences.edit_loop import EditObservers
 
+    edit, helping = _open(platform, pipeline, records)
     steps = edit_steps(platform.config.edit)
     preview = PreviewSheet(platform, pipeline)
     run.log_image("preview", preview.draw(), step=0)
-    with progress_bar("edit", "steps") as progress:
+    with progress_bar("edit", "steps") as progress, helping:
 
         def on_step(step: int, values: Mapping[str, float]) -> None:
             run.log_metrics({f"edit/{name}": value for name, value in values.items()}, step)
@@ -143,6 +146,7 @@ def _edit(
             observers=EditObservers(on_step, lambda step, _: run.log_image("preview", preview.draw(), step)),
         )
     run.log_image("preview", preview.draw(), step=steps)
+    return edit.parts
 
 
 def _delta(
@@ -172,7 +176,9 @@ def _export(pipeline: StableDiffusionPipeline, base: Path, folder: Path, parts: 
     return folder
 
 
-def _export_part(network: torch.nn.Module, base: Path, folder: Path) -> None:
+def _export_part(
+    network: Any, base: Path, folder: Path
+) -> None:  # Any: models of diffusers and of transformers
     import torch
     from safetensors import safe_open
 
@@ -180,8 +186,7 @@ def _export_part(network: torch.nn.Module, base: Path, folder: Path) -> None:
     with safe_open(weights, framework="pt") as file:
         dtype = file.get_tensor(next(iter(file.keys()))).dtype
     shutil.rmtree(folder)
-    saved = network.to(dtype, memory_format=torch.contiguous_format)
-    saved.save_pretrained(folder, safe_serialization=True)  # pyright: ignore[reportCallIssue]  (diffusers' and transformers')
+    network.to(dtype, memory_format=torch.contiguous_format).save_pretrained(folder, safe_serialization=True)
     network.to(torch.float32)
 
 

@@ -115,7 +115,7 @@ def test_v_prediction_is_steered_as_the_same_epsilons_are() -> None:
     def epsilon(v: torch.Tensor) -> torch.Tensor:
         return rate * v + (1 - rate**2) ** 0.5 * x
 
-    of_v, of_epsilon = (SafetyGuidance("axe", SLD_STRENGTHS["strong"], 4.0) for _ in range(2))
+    of_v, of_epsilon = (SafetyGuidance(("axe",), SLD_STRENGTHS["strong"], 4.0) for _ in range(2))
     for step in range(9):  # past the warm-up, so that the momentum counts
         v = of_v.combine(asked, torch.stack([empty, concept]), step, rate)
         e = of_epsilon.combine(epsilon(asked), torch.stack([epsilon(empty), epsilon(concept)]), step)
@@ -126,7 +126,7 @@ def test_v_prediction_is_steered_as_the_same_epsilons_are() -> None:
 
 def test_the_first_step_of_a_batch_forgets_the_momentum_of_the_last() -> None:
     predictions = torch.randn(3, 1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
-    used, fresh = (SafetyGuidance("axe", SLD_STRENGTHS["max"], 4.0) for _ in range(2))
+    used, fresh = (SafetyGuidance(("axe",), SLD_STRENGTHS["max"], 4.0) for _ in range(2))
     first = used.combine(predictions[0], predictions[1:], 0)
     used.combine(predictions[1], predictions[1:], 1)
     assert torch.equal(used.combine(predictions[0], predictions[1:], 0), first)
@@ -141,3 +141,30 @@ def test_two_guidances_are_refused_and_the_weights_are_the_models_own(tokenizer:
     assert guided.sha256 == "0" * 64
     with pytest.raises(EditError, match="stack one sampler defence"):
         sld.protect(guided)
+
+
+def test_each_picture_is_steered_away_from_the_concept_it_is_nearest_to() -> None:
+    generator = torch.Generator().manual_seed(2)
+    asked, empty = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(2))
+    axe, bomb = (torch.randn(2, 4, 3, 3, generator=generator) for _ in range(2))
+    axe[0], bomb[1] = asked[0] + 0.01, asked[1] + 0.01
+    strength = SLD_STRENGTHS["max"]
+    several = SafetyGuidance(("axe", "bomb"), strength, 4.0)
+    assert several.prompts == ("", "axe", "bomb")
+    got = several.combine(asked, torch.stack([empty, axe, bomb]), 0)
+    for row, concept in enumerate((axe, bomb)):
+        alone = SafetyGuidance(("one",), strength, 4.0)
+        expected = alone.combine(asked[row : row + 1], torch.stack([empty, concept])[:, row : row + 1], 0)
+        torch.testing.assert_close(got[row : row + 1], expected)
+
+
+def test_prompts_of_the_safety_concept_are_worded_as_the_settings_say(tokenizer: CLIPTokenizer) -> None:
+    model = ProtectedModel("0" * 64, tiny_pipeline(tokenizer))
+    listed = SafeLatentDiffusion(CONCEPT, SldSettings()).protect(model).guidance
+    assert listed is not None
+    assert listed.prompts == ("", "an image showing axe, bomb")
+    settings = SldSettings(prompts="each", wording="a picture of a {}", phrases=("bow", "axe"))
+    each = SafeLatentDiffusion(CONCEPT, settings).protect(model).guidance
+    assert each is not None
+    assert each.prompts == ("", "a picture of a bow", "a picture of a axe")
+    assert each.description != listed.description
