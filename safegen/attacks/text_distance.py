@@ -12,8 +12,6 @@ def distances_to(
 ) -> Float[torch.Tensor, "n"]:
     """Return for each prompt 1 - the largest cosine between its embedding and one of the reference.
 
-    A text filter that refuses from a cosine c on refuses what is nearer than 1 - c.
-
     Args:
         reference: Embeddings of prompts that name the concept.
         prompts: Embeddings of the prompts asked about.

@@ -8,10 +8,12 @@ from safegen.bootstrap import Platform
 from safegen.data.manifest import read_triplets
 from safegen.defences.defence import Defence
 from safegen.defences.opening import open_stack
+from safegen.defences.retrained_settings import RetrainedSettings
 from safegen.defences.settings import DefenceSettings
 from safegen.pipeline.defences import defence_parts, defence_settings
-from safegen.pipeline.edit import encode_triplets
+from safegen.pipeline.edit import encode_triplets, finished_edit
 from safegen.pipeline.ingest import run_ingest
+from safegen.pipeline.outcomes import Triplets
 from safegen.pipeline.triplets import run_triplets
 from safegen.pipeline.validate import run_validate
 
@@ -24,26 +26,31 @@ def open_defence(platform: Platform, name: str) -> Defence:
 
     Args:
         platform: Of the run whose configuration says what names mean. The kind of its edit, such as "safegen", means
-            that very edit where its table `defences` says nothing else.
+            that very edit where its table `defences` says nothing else; a candidate that SafeGen's edit stage has made
+            in this workspace is taken as it is.
         name: Such as "esd-u".
 
     Raises:
         ConfigError: There is no such defence.
         DataError: A file that it needs is missing or damaged.
     """
-    settings = [_settings(platform, part) for part in name.split("+")]
-    return open_stack(settings, defence_parts(platform, lambda: _triplet_latents(platform)))
+    parts = defence_parts(platform, lambda: _triplet_latents(platform, _triplets(platform)))
+    return open_stack([_settings(platform, part) for part in name.split("+")], parts)
 
 
 def _settings(platform: Platform, name: str) -> DefenceSettings:
     config = platform.config
-    if name == config.edit.kind and name not in config.defences:
-        return config.edit
-    return defence_settings(config, name)
+    if name != config.edit.kind or name in config.defences:
+        return defence_settings(config, name)
+    made = finished_edit(platform, _triplets(platform)) if config.edit.kind == "safegen" else None
+    return config.edit if made is None else RetrainedSettings(source=str(made))
 
 
-def _triplet_latents(platform: Platform) -> TripletLatents:
-    """Make the triplets of the run, or find what an earlier run made of the same pictures, and encode them."""
-    triplets = run_triplets(platform, run_validate(platform, run_ingest(platform)))
+def _triplets(platform: Platform) -> Triplets:
+    """Make the triplets of the run, or find what an earlier run made of the same pictures."""
+    return run_triplets(platform, run_validate(platform, run_ingest(platform)))
+
+
+def _triplet_latents(platform: Platform, triplets: Triplets) -> TripletLatents:
     records = read_triplets(platform.trainer_store, triplets.dataset, triplets.digest)
     return encode_triplets(platform, platform.load(platform.base_checkpoint), records)
