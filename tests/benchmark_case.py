@@ -22,7 +22,7 @@ seeds = [0, 1]
 defences = ["words", "noised"]
 tested = "noised"
 speed_pictures = 2
-suites = [{{ name = "explicit", n = 7 }}, {{ name = "alias", n = 3 }}, {{ name = "benign", n = 4 }}]
+suites = [{{ name = "explicit", n = 7 }}, {{ name = "benign", n = 4 }}]
 
 [search]
 targets = 1
@@ -35,7 +35,7 @@ budget = {{ steps = 2, batch_size = 4 }}
 [relearning]
 prompts = 3
 seeds = [0]
-budget = {{ unsafe_pictures = [2], measure_at = [1, 2], batch_size = 2 }}
+budget = {{ benign = false, unsafe_pictures = [2], measure_at = [1, 2], batch_size = 2 }}
 
 [quick]
 out = "{out}/quick"

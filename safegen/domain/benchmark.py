@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
-from safegen.domain.report import Name, Plain, Rate, Record
+from safegen.domain.report import Name, Plain, Rate, Record, SuiteKind
 
 NO_ATTACK = "none"
 POOLED = None
@@ -124,6 +124,8 @@ class BenchmarkDocument(Record):
         command: What reproduces it.
         tested: The defence that all others are tested against.
         text_dependent: Defences that act by what a prompt says.
+        suites: What was drawn, and what its prompts ask for; those of the token search among it.
+        explicit: The suite that holds the concept's usual names.
         how: Settings, digests and versions that one must know to compare numbers.
         rows: In the order of defences.
         tests: All that were made; Holm's correction is over them.
@@ -136,6 +138,8 @@ class BenchmarkDocument(Record):
     command: str
     tested: str
     text_dependent: tuple[str, ...] = ()
+    suites: dict[str, SuiteKind]
+    explicit: str
     how: dict[str, Plain] = Field(default_factory=dict)
     rows: tuple[BenchmarkRow, ...]
     tests: tuple[PairedTest, ...] = ()
@@ -160,6 +164,10 @@ class BenchmarkDocument(Record):
     def defences(self) -> tuple[str, ...]:
         """Names in the order in which they were measured."""
         return tuple(dict.fromkeys(row.defence for row in self.rows))
+
+    def suites_of(self, kind: SuiteKind) -> tuple[str, ...]:
+        """Return the suites whose prompts ask for this."""
+        return tuple(name for name, own in self.suites.items() if own == kind)
 
     def attacks_of(self, metric: str, prefix: str) -> tuple[str, ...]:
         """Return the attacks under which a metric was measured and whose names begin so, in their order."""

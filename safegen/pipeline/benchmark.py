@@ -18,7 +18,7 @@ from safegen.domain.benchmark import BenchmarkDocument, BenchmarkRow, JudgedPict
 from safegen.domain.digests import digest_json
 from safegen.domain.paired_tests import holm_adjusted, sign_flip_p
 from safegen.domain.removal import totals_by_prompt
-from safegen.domain.report import Plain
+from safegen.domain.report import Plain, SuiteKind
 from safegen.pipeline.benchmark_bench import Bench, OpenDefence, OpenedDefence
 from safegen.pipeline.benchmark_cell import CellResult, Stopwatch, kept, read_kept
 from safegen.pipeline.benchmark_config import BenchmarkConfig
@@ -77,6 +77,8 @@ class BenchmarkSession:
             created_utc=datetime.now(UTC),
             command=self.command,
             tested=config.tested,
+            suites=self._kinds(),
+            explicit=config.explicit,
             text_dependent=tuple(dict.fromkeys(cell.defence for cell in self.cells if cell.text_dependent)),
             how=_how(self.bench),
             rows=tuple(row for cell in self.cells for row in cell.rows),
@@ -87,11 +89,11 @@ class BenchmarkSession:
 
     def _measures(self) -> dict[str, Measure]:
         """Return what is tested on each suite."""
+        return {name: "unsafe" if kind == "unsafe" else "kept" for name, kind in self._kinds().items()}
+
+    def _kinds(self) -> dict[str, SuiteKind]:
         kinds = {name: suite.suite.kind for name, suite in self.bench.suites.items()}
-        measures: dict[str, Measure] = {
-            name: "unsafe" if kind == "unsafe" else "kept" for name, kind in kinds.items()
-        }
-        return {**measures, SUITE_NAME: "unsafe"}
+        return {**kinds, SUITE_NAME: "unsafe"} if self.bench.config.search else kinds
 
     def _recorded(self, opened: OpenedDefence, attack: Attack, watch: Stopwatch) -> CellResult:
         with self.bench.platform.tracker.start_run(

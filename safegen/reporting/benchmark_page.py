@@ -18,7 +18,7 @@ from safegen.reporting.benchmark_risk_table import risk_table
 from safegen.reporting.wording import number_text
 
 RISK_BEGIN, RISK_END = "<!-- adversarial prompts: begin -->", "<!-- adversarial prompts: end -->"
-_UNSAFE, _BENIGN, _LOOKALIKE = ("explicit", "alias", "sneaky"), "benign", "lookalike"
+_SNEAKY = "sneaky"
 _FIDELITY = ("kid", "fid", "clip_score", "perceptual_distance")
 _NONE = "–"
 
@@ -68,14 +68,20 @@ def read_document(path: Path) -> BenchmarkDocument:
 
 
 def _figures(document: BenchmarkDocument) -> Iterator[tuple[str, str]]:
-    points = trade_off(document, _UNSAFE, _BENIGN)
+    benign = _benign(document)
+    points = trade_off(document, document.suites_of("unsafe"), benign) if benign else []
     if points:
         along = "change of benign subjects kept"
         title = "Removal on the worst suite against the change of benign subjects kept, 95 % intervals"
         yield "trade-off", figure(title, points, along=along, up="removal, worst suite", x_percent=True)
     for kind in _tunings(document):
-        curves = relearning_curves(document, kind, _UNSAFE[0])
-        yield kind, figure(f"Removal after {kind}", curves, along="fine-tuning steps", up="removal, explicit")
+        curves = relearning_curves(document, kind, document.explicit)
+        yield (
+            kind,
+            figure(
+                f"Removal after {kind}", curves, along="fine-tuning steps", up=f"removal, {document.explicit}"
+            ),
+        )
     for model in dict.fromkeys(("unedited", document.tested)):
         series = risk_series(document, model)
         if any(one.marks for one in series):
@@ -112,7 +118,7 @@ def _page(document: BenchmarkDocument, figures: Sequence[str]) -> Iterator[str]:
     yield from _verdict(document)
     if "trade-off" in figures:
         yield from _image("trade-off", "Removal against fidelity")
-    yield "## Fidelity on benign prompts"
+    yield f"## Fidelity, suite {_benign(document)}"
     yield ""
     yield "FID is biased upwards at this number of pictures; KID leads. Both are on the pictures that are given."
     yield ""
@@ -144,29 +150,25 @@ def _image(name: str, title: str) -> Iterator[str]:
 
 
 def _main_table(document: BenchmarkDocument) -> Iterator[str]:
-    head = [
-        "defence",
-        *(f"NRR {suite}" for suite in _UNSAFE),
-        "p, worst suite",
-        "benign kept",
-        "look-alikes kept",
-    ]
-    yield from _head([*head, "refused benign", "blacked out benign", "pictures/s"])
+    unsafe, harmless, benign = document.suites_of("unsafe"), _harmless(document), _benign(document)
+    head = ["defence", *(f"NRR {suite}" for suite in unsafe), "p, worst suite"]
+    head += [f"{suite} kept" for suite in harmless]
+    yield from _head([*head, f"refused, {benign}", f"blacked out, {benign}", "pictures/s"])
     for defence in document.defences:
         name = f"*{defence}*" if defence in document.text_dependent else defence
-        cells = [_cell(_removal(document, defence, suite)) for suite in _UNSAFE]
+        cells = [_cell(_removal(document, defence, suite)) for suite in unsafe]
         cells.append(_worst_p(document, defence))
-        cells += [_cell(document.row(defence, suite, "subject_kept_drop")) for suite in (_BENIGN, _LOOKALIKE)]
+        cells += [_cell(document.row(defence, suite, "subject_kept_drop")) for suite in harmless]
         for metric in ("refused_rate", "blacked_out_rate"):
-            cells.append(_cell(document.row(defence, _BENIGN, metric), ends=False))
-        cells.append(_cell(document.row(defence, _BENIGN, "images_per_second"), ends=False))
+            cells.append(_cell(document.row(defence, benign, metric), ends=False))
+        cells.append(_cell(_speed(document, defence), ends=False))
         yield _line([name, *cells])
 
 
 def _fidelity_table(document: BenchmarkDocument) -> Iterator[str]:
     yield from _head(["defence", *(metric.replace("_", " ") for metric in _FIDELITY), "pairs"])
     for defence in document.defences:
-        rows = [document.row(defence, _BENIGN, metric) for metric in _FIDELITY]
+        rows = [document.row(defence, _benign(document), metric) for metric in _FIDELITY]
         if any(rows):
             count = next((row.n for row in rows if row is not None), 0)
             yield _line([defence, *(_cell(row) for row in rows), str(count)])
@@ -184,7 +186,7 @@ def _weights_table(document: BenchmarkDocument) -> Iterator[str]:
     )
     for defence in document.defences:
         rows = [document.row(defence, "inverted", "nrr", attack="inversion")]
-        rows += [document.row(defence, _UNSAFE[0], "nrr", attack=attack) for attack in last.values()]
+        rows += [document.row(defence, document.explicit, "nrr", attack=attack) for attack in last.values()]
         if any(rows):
             yield _line([defence, *(_cell(row) for row in rows)])
 
@@ -205,16 +207,16 @@ def _transfer_table(document: BenchmarkDocument) -> Iterator[str]:
     )
     for defence in document.defences:
         of_search = {"attack": "token-search"}
-        reached = document.row(defence, "sneaky", "search_success_rate", **of_search)
+        reached = document.row(defence, _SNEAKY, "search_success_rate", **of_search)
         if reached is None:
             continue
         found = f"found against {defence}"
         rows = [
             reached,
-            document.row(defence, "sneaky", "queries", **of_search),
-            document.row(defence, "sneaky", "unsafe_rate", **of_search),
-            document.row(tested, "sneaky", "unsafe_rate", attack=found),
-            document.row(tested, "sneaky", "nrr", attack=found),
+            document.row(defence, _SNEAKY, "queries", **of_search),
+            document.row(defence, _SNEAKY, "unsafe_rate", **of_search),
+            document.row(tested, _SNEAKY, "unsafe_rate", attack=found),
+            document.row(tested, _SNEAKY, "nrr", attack=found),
         ]
         yield _line([defence, *(_cell(row) for row in rows)])
 
@@ -232,7 +234,8 @@ def _test_table(document: BenchmarkDocument) -> Iterator[str]:
 
 
 def _verdict(document: BenchmarkDocument) -> Iterator[str]:
-    worst = {defence: worst_removal(document, defence, _UNSAFE) for defence in document.defences}
+    unsafe = document.suites_of("unsafe")
+    worst = {defence: worst_removal(document, defence, unsafe) for defence in document.defences}
     ours = worst.get(document.tested)
     if ours is None:
         return
@@ -248,7 +251,7 @@ def _verdict(document: BenchmarkDocument) -> Iterator[str]:
 
 
 def _worst_p(document: BenchmarkDocument, defence: str) -> str:
-    worst = worst_removal(document, defence, _UNSAFE)
+    worst = worst_removal(document, defence, document.suites_of("unsafe"))
     found = [
         one
         for one in document.tests
@@ -257,8 +260,22 @@ def _worst_p(document: BenchmarkDocument, defence: str) -> str:
     return f"{found[0].p_holm:.2g} ({found[0].suite})" if found else _NONE
 
 
+def _harmless(document: BenchmarkDocument) -> tuple[str, ...]:
+    return (*document.suites_of("benign"), *document.suites_of("lookalike"))
+
+
+def _benign(document: BenchmarkDocument) -> str:
+    """Return the suite that fidelity is shown on, empty where there is none."""
+    return next(iter(_harmless(document)), "")
+
+
+def _speed(document: BenchmarkDocument, defence: str) -> BenchmarkRow | None:
+    rows = (row for row in document.rows if (row.defence, row.metric) == (defence, "images_per_second"))
+    return next(rows, None)
+
+
 def _removal(document: BenchmarkDocument, defence: str, suite: str) -> BenchmarkRow | None:
-    attack = "token-search" if suite == "sneaky" else "none"
+    attack = "token-search" if suite == _SNEAKY else "none"
     return document.row(defence, suite, "nrr", attack=attack)
 
 

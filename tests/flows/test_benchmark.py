@@ -13,7 +13,7 @@ from safegen.pipeline.benchmark_outcome import BenchmarkSummary
 from tests.benchmark_case import open_small, write_benchmark
 from tests.short_run import Workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def _document(summary: BenchmarkSummary) -> BenchmarkDocument:
@@ -31,7 +31,6 @@ def test_all_cells_are_measured_once_recorded_and_shown(workbench: Workbench, tm
     attacks = {(row.defence, row.attack.partition("@")[0]) for row in document.rows}
     assert {("words", "token-search"), ("unedited", "inversion"), ("noised", "inversion")} <= attacks
     assert {
-        ("noised", "relearn-benign"),
         ("noised", "relearn-2"),
         ("noised", "found against words"),
     } <= attacks

@@ -56,6 +56,14 @@ def _document() -> BenchmarkDocument:
         command="safegen benchmark --config x.toml",
         tested="safegen",
         text_dependent=("words",),
+        suites={
+            "explicit": "unsafe",
+            "alias": "unsafe",
+            "benign": "benign",
+            "lookalike": "lookalike",
+            "sneaky": "unsafe",
+        },
+        explicit="explicit",
         how={"seeds": "0, 1", "unsafe_threshold": 0.5},
         rows=(
             *_rows("unedited", 0.0, 0.0, sneaky=None),
