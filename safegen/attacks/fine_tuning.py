@@ -1,14 +1,13 @@
-"""What attacks that train share: captioned pictures as latents, and the arithmetic of a forward pass."""
+"""What attacks that train share: captioned pictures as latents, and noised batches of them."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from safegen.attacks.attack_settings import MixedPrecision
+from safegen.diffusion.noise_schedule import NoiseSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,35 @@ class CaptionedLatents:
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """Arithmetic of a forward pass; called, it gives a context for one."""
+class NoisedBatch:
+    """Latents at random noise levels, and what a perfect U-Net predicts of them.
 
-    device: str
-    mixed_precision: MixedPrecision
+    Attributes:
+        noised: x_t.
+        t: Noise levels.
+        truth: What the U-Net shall predict.
+    """
 
-    def __call__(self) -> contextlib.AbstractContextManager[object]:
-        """Return a context in which the forward pass runs."""
-        if self.mixed_precision == "no":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, torch.bfloat16)
+    noised: Float[torch.Tensor, "b channels height width"]
+    t: Int[torch.Tensor, "b"]
+    truth: Float[torch.Tensor, "b channels height width"]
+
+
+def noised_batch(
+    clean: Float[torch.Tensor, "b channels height width"],
+    schedule: NoiseSchedule,
+    generator: torch.Generator,
+    device: torch.device,
+) -> NoisedBatch:
+    """Noise latents at random levels.
+
+    Args:
+        clean: Scaled latents on the CPU.
+        schedule: Of the attacked model.
+        generator: Source of all randomness, on the CPU.
+        device: Where the batch goes.
+    """
+    t = torch.randint(schedule.timesteps, (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    clean, t, noise = (part.to(device) for part in (clean, t, noise))
+    return NoisedBatch(schedule.noised(clean, noise, t), t, schedule.truth(clean, noise, t))

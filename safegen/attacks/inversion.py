@@ -24,8 +24,9 @@ from jaxtyping import Float
 from torch import nn
 
 from safegen.attacks.attack_settings import InversionSettings
-from safegen.attacks.fine_tuning import Arithmetic
+from safegen.attacks.fine_tuning import noised_batch
 from safegen.defences.triplet_latents import batch_generator
+from safegen.defences.weight_edit import arithmetic
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
 from safegen.diffusion.pipeline_parts import with_parts
@@ -131,7 +132,6 @@ def _learn(
     on_step: StepObserver,
 ) -> list[float]:
     unet, schedule = attacked.unet, noise_schedule(dict(attacked.scheduler.config))
-    arithmetic = Arithmetic(unet.device.type, settings.mixed_precision)
     optimizer = torch.optim.AdamW([vectors], lr=settings.learning_rate, weight_decay=0.0)
     sentences = list(itertools.product(range(len(tokens)), settings.templates))
     losses: list[float] = []
@@ -139,17 +139,14 @@ def _learn(
         generator = batch_generator(seed, step, 0)
         picked = torch.randint(len(sentences), (settings.batch_size,), generator=generator).tolist()
         clean = torch.stack([_any_of(latents[sentences[place][0]], generator) for place in picked])
-        t = torch.randint(schedule.timesteps, (len(clean),), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        clean, t, noise = (part.to(unet.device) for part in (clean, t, noise))
+        batch = noised_batch(clean, schedule, generator, unet.device)
         # Kept states would be those of vectors that have changed since.
         states = PromptStates(attacked, own_size_px(attacked))
         prompts = [sentences[place][1].format(token=tokens[sentences[place][0]]) for place in picked]
-        with arithmetic():
-            noised = schedule.noised(clean, noise, t)
+        with arithmetic(unet.device, settings.mixed_precision):
             text = states.conditioning(prompts).unet_inputs()
-            predicted = unet(noised, t, **text, return_dict=False)[0]
-        loss = weighted_mse(predicted, schedule.truth(clean, noise, t))
+            predicted = unet(batch.noised, batch.t, **text, return_dict=False)[0]
+        loss = weighted_mse(predicted, batch.truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from safegen.attacks.attack_settings import RelearningSettings
-from safegen.attacks.fine_tuning import Arithmetic, CaptionedLatents
+from safegen.attacks.fine_tuning import CaptionedLatents, noised_batch
 from safegen.defences.triplet_latents import batch_generator, encode_prompts, own_rows
+from safegen.defences.weight_edit import arithmetic
 from safegen.diffusion.losses import weighted_mse
 from safegen.diffusion.noise_schedule import noise_schedule
 from safegen.diffusion.pipeline_parts import with_copies
@@ -54,19 +55,15 @@ def relearn(
     attacked.unet.requires_grad_(True)
     unet, schedule = attacked.unet, noise_schedule(dict(attacked.scheduler.config))
     prompts, own_prompt = encode_prompts(pipeline, pictures.captions), own_rows(pictures.captions)
-    arithmetic = Arithmetic(unet.device.type, settings.mixed_precision)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     for step in range(settings.measure_at[-1]):
         generator = batch_generator(seed, step, 0)
         picked = torch.randint(len(pictures), (settings.batch_size,), generator=generator)
-        clean = pictures.latents[picked]
-        t = torch.randint(schedule.timesteps, (len(clean),), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        clean, t, noise = (part.to(unet.device) for part in (clean, t, noise))
+        batch = noised_batch(pictures.latents[picked], schedule, generator, unet.device)
         text = prompts[own_prompt[picked]].to(unet.device).unet_inputs()
-        with arithmetic():
-            predicted = unet(schedule.noised(clean, noise, t), t, **text, return_dict=False)[0]
-        loss = weighted_mse(predicted, schedule.truth(clean, noise, t))
+        with arithmetic(unet.device, settings.mixed_precision):
+            predicted = unet(batch.noised, batch.t, **text, return_dict=False)[0]
+        loss = weighted_mse(predicted, batch.truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
