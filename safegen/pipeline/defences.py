@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from safegen.bootstrap import Platform, open_clip, retrained_unet
@@ -37,30 +37,31 @@ def defence_parts(platform: Platform, triplets: Callable[[], TripletLatents]) ->
 
 
 def defence_settings(config: RunConfig, name: str) -> DefenceSettings:
-    """Return what a name means in a run: its table `defences`, else the published settings.
+    """Return what a name means in a run: its table `defences`, else its own edit, else the published settings.
 
     Args:
         config: The run.
-        name: Such as "esd-u" or "sld-medium".
+        name: Such as "esd-u" or "sld-medium"; the kind of the run's edit means that edit.
 
     Raises:
         ConfigError: There is no such defence.
     """
     meant = ALIASES.get(name, name)
-    settings = config.defences.get(meant) or PUBLISHED.get(meant)
+    own = config.edit if config.edit.kind == name else None
+    settings = config.defences.get(meant) or own or PUBLISHED.get(meant)
     if settings is None:
         known = ", ".join(sorted({*config.defences, *PUBLISHED, *ALIASES}))
         raise ConfigError(f"there is no defence {name!r}; expected one of {known}")
     return settings
 
 
-def stack_settings(config: RunConfig, stack: str) -> tuple[DefenceSettings, ...]:
-    """Return the settings of a stack, such as "safegen+sld-medium", in the order in which its parts protect.
+def stack_settings(config: RunConfig, names: Sequence[str]) -> tuple[DefenceSettings, ...]:
+    """Return the settings of a stack, such as ["safegen", "sld-medium"], for `open_stack`.
 
     Raises:
         ConfigError: There is no such defence.
     """
-    return tuple(defence_settings(config, name) for name in stack.split("+"))
+    return tuple(defence_settings(config, name) for name in names)
 
 
 def with_defence(config: RunConfig, name: str) -> RunConfig:
@@ -68,13 +69,11 @@ def with_defence(config: RunConfig, name: str) -> RunConfig:
 
     Args:
         config: The run.
-        name: Of a defence that changes weights. "safegen" means the run's own edit, where that is SafeGen.
+        name: Of a defence that changes weights, as in `defence_settings`.
 
     Raises:
         ConfigError: There is no such defence, or it changes no weights; says where it acts.
     """
-    if name == config.edit.kind and name not in config.defences:
-        return config
     settings = defence_settings(config, name)
     match settings.kind:
         case "safegen" | "esd" | "uce" | "adv-unlearn":

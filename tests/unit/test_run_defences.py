@@ -15,7 +15,6 @@ from safegen.defences.concept import Concept
 from safegen.defences.esd_settings import EsdSettings
 from safegen.defences.safegen_settings import SafeGenSettings
 from safegen.defences.settings import PUBLISHED
-from safegen.defences.sld_settings import SldSettings
 from safegen.defences.uce_settings import UceSettings
 from safegen.errors import ConfigError
 from safegen.miniature.concepts import CONCEPTS
@@ -61,7 +60,11 @@ def test_a_name_means_the_runs_own_settings_else_the_published_ones() -> None:
     own = run(defences={"esd-x": EsdSettings(steps=7)})
     assert defence_settings(own, "esd") == defence_settings(own, "esd-x") == EsdSettings(steps=7)
     assert defence_settings(own, "esd-u") == EsdSettings(variant="u")
-    assert stack_settings(own, "safegen+sld-max") == (SafeGenSettings(), SldSettings(level="max"))
+    assert stack_settings(own, ["safegen", "retrained"]) == (own.edit, PUBLISHED["retrained"])
+    other = run(edit=EsdSettings(variant="u", steps=5), defences={})
+    assert defence_settings(other, "safegen") == SafeGenSettings()
+    assert defence_settings(other, "esd") == other.edit
+    assert defence_settings(other, "esd-x") == EsdSettings()
     with pytest.raises(ConfigError, match=r"there is no defence 'magic'; expected one of adv-unlearn, esd"):
         defence_settings(own, "magic")
 
