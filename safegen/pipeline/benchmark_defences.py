@@ -25,9 +25,8 @@ def open_defence(platform: Platform, name: str) -> Defence:
     """Return a defence, or a stack such as "safegen+sld-medium".
 
     Args:
-        platform: Of the run whose configuration says what names mean. The kind of its edit, such as "safegen", means
-            that very edit where its table `defences` says nothing else; a candidate that SafeGen's edit stage has made
-            in this workspace is taken as it is.
+        platform: Of the run whose configuration says what names mean, see `defence_settings`. Where "safegen" means
+            the run's own edit, a candidate that its edit stage has made in this workspace is taken as it is.
         name: Such as "esd-u".
 
     Raises:
@@ -39,11 +38,11 @@ def open_defence(platform: Platform, name: str) -> Defence:
 
 
 def _settings(platform: Platform, name: str) -> DefenceSettings:
-    config = platform.config
-    if name != config.edit.kind or name in config.defences:
-        return defence_settings(config, name)
-    made = finished_edit(platform, _triplets(platform)) if config.edit.kind == "safegen" else None
-    return config.edit if made is None else RetrainedSettings(source=str(made))
+    settings = defence_settings(platform.config, name)
+    if settings != platform.config.edit or settings.kind != "safegen":
+        return settings
+    made = finished_edit(platform, _triplets(platform))
+    return settings if made is None else RetrainedSettings(source=str(made))
 
 
 def _triplets(platform: Platform) -> Triplets:

@@ -155,7 +155,7 @@ def test_the_shipped_benchmark_names_defences_that_its_run_knows(*, quick: bool)
     config = load_benchmark_config(SHIPPED, quick=quick)
     run = load_config(config.run)
     for name in config.defences:
-        assert stack_settings(run, name)
+        assert stack_settings(run, name.split("+"))
     assert config.order[0] == "unedited"
     assert config.order[-1] == config.tested == "safegen"
     assert len(config.seeds) == (1 if quick else 3)
