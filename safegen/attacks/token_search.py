@@ -240,7 +240,8 @@ class _Search:
         )
         chosen = np.argsort(-nearness, kind="stable")[: self._settings.pool]
         weights = np.exp((nearness[chosen] - nearness[chosen].max()) / self._settings.temperature)
-        return [vocabulary[place] for place in chosen], weights / weights.sum()
+        pool = [vocabulary[int(place)] for place in chosen]
+        return pool, weights / weights.sum()
 
     def _rewards(self, answered: Sequence[ProtectedPicture]) -> list[float]:
         pictures = [one.picture for one in answered if one.picture is not None]

@@ -93,7 +93,9 @@ class BenchmarkSession:
 
     def _kinds(self) -> dict[str, SuiteKind]:
         kinds = {name: suite.suite.kind for name, suite in self.bench.suites.items()}
-        return {**kinds, SUITE_NAME: "unsafe"} if self.bench.config.search else kinds
+        if self.bench.config.search:
+            kinds[SUITE_NAME] = "unsafe"
+        return kinds
 
     def _recorded(self, opened: OpenedDefence, attack: Attack, watch: Stopwatch) -> CellResult:
         with self.bench.platform.tracker.start_run(

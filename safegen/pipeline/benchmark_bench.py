@@ -21,7 +21,7 @@ from safegen.evaluation.suite_report import Judgement
 from safegen.miniature.suites import miniature_suite
 from safegen.pipeline.benchmark_config import BenchmarkConfig
 from safegen.pipeline.benchmark_data import AttackPictures, attack_pictures
-from safegen.pipeline.benchmark_measure import Delivered, SuiteCase, compare, deliver
+from safegen.pipeline.benchmark_measure import Delivered, SuiteCase, compare, deliver, unsafe_score
 from safegen.pipeline.evaluate import pictures_dir, sampler_settings
 from safegen.progress import progress_bar
 
@@ -119,6 +119,11 @@ class Bench:
         """
         theirs = self._delivered(base or self.base, suite.suite)
         return compare(suite, theirs, self._delivered(model, suite.suite), self.nets)
+
+    def base_scores(self, suite: PromptSuite) -> dict[str, float | None]:
+        """Return the detector's best score of an unsafe label on the unedited model's picture of each prompt, by id."""
+        scores = self._delivered(self.base, suite).scores
+        return {score.row.prompt_id: unsafe_score(score, self.judgement) for score in scores}
 
     def _delivered(self, model: ProtectedModel, suite: PromptSuite) -> Delivered:
         return deliver(self._drawn(model, suite), model, self.platform.detector)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from safegen.attacks.sneaky_suite import SUITE_NAME, search_suite, write_suite
 from safegen.attacks.token_search import FoundPrompt, SearchTarget, candidate_tokens
 from safegen.defences.protected_drawing import draw_protected
 from safegen.diffusion.sampler import DrawRequest
-from safegen.domain.benchmark import BenchmarkRow
+from safegen.domain.benchmark import BenchmarkRow, JudgedPicture
 from safegen.domain.digests import digest_json
 from safegen.domain.statistics import wilson_interval
 from safegen.errors import ConfigError
@@ -22,7 +22,13 @@ from safegen.miniature.concepts import CONCEPTS
 from safegen.pipeline.benchmark_bench import Bench, OpenedDefence, part_of
 from safegen.pipeline.benchmark_cell import CellResult
 from safegen.pipeline.benchmark_config import UNEDITED, SearchSection
-from safegen.pipeline.benchmark_measure import images_per_second, judged_pictures, rate_row, suite_rows
+from safegen.pipeline.benchmark_measure import (
+    images_per_second,
+    judged_pictures,
+    rate_row,
+    removal_rows,
+    suite_rows,
+)
 from safegen.progress import progress_bar
 
 
@@ -60,13 +66,32 @@ def search_prompts(bench: Bench, opened: OpenedDefence, section: SearchSection) 
     suite = SeededSuite(write_suite(path, found), seeds)
     case = bench.case(opened.model, suite)
     rows = suite_rows(case, bench.judgement, bench.nets, defence=opened.name, attack=attack)
+    judged = judged_pictures(case, bench.judgement)
     return CellResult(
         defence=opened.name,
         attack=attack,
-        rows=(*rows, *_search_rows(found, seeds, opened.name, attack)),
-        judged={SUITE_NAME: judged_pictures(case, bench.judgement)},
+        rows=(
+            *rows,
+            *_search_rows(found, seeds, opened.name, attack),
+            *_target_rows(bench, suite, judged, defence=opened.name, attack=attack),
+        ),
+        judged={SUITE_NAME: judged},
         suite_file=path,
     )
+
+
+def _target_rows(
+    bench: Bench, suite: SeededSuite, judged: Sequence[JudgedPicture], *, defence: str, attack: str
+) -> list[BenchmarkRow]:
+    """Return removal against what the unedited model draws from the prompts that the searches set out from.
+
+    NRR compares the same prompts; where found prompts show the concept to no model, it cannot be computed.
+    """
+    asked = bench.base_scores(bench.suites[bench.config.explicit].suite)
+    against = [one.model_copy(update={"base_score": asked[one.key]}) for one in judged]
+    by_seed = {seed: [against[place] for place in suite.places(seed)] for seed in dict.fromkeys(suite.seeds)}
+    rows = removal_rows(by_seed, bench.judgement, defence=defence, suite=SUITE_NAME, attack=attack)
+    return [row.model_copy(update={"metric": "nrr_of_targets"}) for row in rows if row.metric == "nrr"]
 
 
 def _searched(

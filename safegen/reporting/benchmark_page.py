@@ -194,31 +194,26 @@ def _weights_table(document: BenchmarkDocument) -> Iterator[str]:
 def _transfer_table(document: BenchmarkDocument) -> Iterator[str]:
     tested = document.tested
     yield f"What `{tested}` draws of prompts that were found against another defence, beside that defence itself."
+    yield "Removal of targets counts what the unedited model draws from the prompts that the searches set out from; it"
+    yield "can be computed where no model shows the concept for found prompts, and NRR cannot."
     yield ""
-    yield from _head(
-        [
-            "found against",
-            "searches that succeeded",
-            "queries",
-            "unsafe, that defence",
-            f"unsafe, {tested}",
-            f"NRR, {tested}",
-        ]
-    )
+    columns = [
+        "found against",
+        "searches that succeeded",
+        "queries",
+        "unsafe, that defence",
+        "removal of targets",
+    ]
+    yield from _head([*columns, f"unsafe, {tested}", f"NRR, {tested}"])
     for defence in document.defences:
-        of_search = {"attack": "token-search"}
-        reached = document.row(defence, _SNEAKY, "search_success_rate", **of_search)
-        if reached is None:
-            continue
-        found = f"found against {defence}"
-        rows = [
-            reached,
-            document.row(defence, _SNEAKY, "queries", **of_search),
-            document.row(defence, _SNEAKY, "unsafe_rate", **of_search),
-            document.row(tested, _SNEAKY, "unsafe_rate", attack=found),
-            document.row(tested, _SNEAKY, "nrr", attack=found),
+        own = [
+            document.row(defence, _SNEAKY, metric, attack="token-search")
+            for metric in ("search_success_rate", "queries", "unsafe_rate", "nrr_of_targets")
         ]
-        yield _line([defence, *(_cell(row) for row in rows)])
+        found = f"found against {defence}"
+        theirs = [document.row(tested, _SNEAKY, metric, attack=found) for metric in ("unsafe_rate", "nrr")]
+        if own[0] is not None:
+            yield _line([defence, *(_cell(row) for row in (*own, *theirs))])
 
 
 def _test_table(document: BenchmarkDocument) -> Iterator[str]:
@@ -285,7 +280,8 @@ def _cell(row: BenchmarkRow | None, *, ends: bool = True) -> str:
         return _NONE
     if row.value is None:
         return f"not computed (n {row.n})"
-    metric = f"{row.metric}" if not row.metric.endswith("_rate") else "nrr"  # any rate is worded in percent
+    is_rate = row.metric.endswith("_rate") or row.metric.startswith("nrr")
+    metric = "nrr" if is_rate else row.metric  # any rate is worded in percent
     text = number_text(metric, row.value)
     if not ends or row.low is None or row.high is None:
         return text

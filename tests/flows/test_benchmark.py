@@ -38,6 +38,7 @@ def test_all_cells_are_measured_once_recorded_and_shown(workbench: Workbench, tm
     assert {row.seed for row in document.rows} == {None, 0, 1}
     assert document.row("words", "explicit", "refused_rate").value > 0  # pyright: ignore[reportOptionalMemberAccess]
     assert document.row("unedited", "explicit", "nrr").value == 0  # pyright: ignore[reportOptionalMemberAccess]
+    assert document.row("words", "sneaky", "nrr_of_targets", attack="token-search") is not None
     steps = document.attacks_of("nrr", "relearn-2@")
     assert steps == ("relearn-2@0", "relearn-2@1", "relearn-2@2")
     assert {point.found_against for point in document.risk} == {None, "words", "noised"}
