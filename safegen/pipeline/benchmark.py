@@ -25,7 +25,6 @@ from safegen.pipeline.benchmark_config import BenchmarkConfig
 from safegen.pipeline.benchmark_prompts import measure_suites, search_prompts, transfer_prompts
 from safegen.pipeline.benchmark_risk import risk_points
 from safegen.pipeline.benchmark_weights import invert_weights, relearn_weights
-from safegen.pipeline.ingest import sources_fingerprint
 from safegen.ports import TrackedRun
 
 Attack = Literal["none", "token-search", "inversion", "relearning", "transfer"]
@@ -145,8 +144,8 @@ class BenchmarkSession:
             "relearning": config.relearning and config.relearning.model_dump(mode="json"),
             "transfer": {other: path.name for other, path in found.items()},
         }
-        sources = sources_fingerprint(self.bench.platform)
-        return self.bench.cell_path(name, attack, [sections[attack], list(config.seeds), sources])
+        depends_on = [sections[attack], list(config.seeds), self.bench.sources]
+        return self.bench.cell_path(name, attack, depends_on)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from safegen.pipeline.benchmark_config import BenchmarkConfig
 from safegen.pipeline.benchmark_data import AttackPictures, attack_pictures
 from safegen.pipeline.benchmark_measure import Delivered, SuiteCase, compare, deliver, unsafe_score
 from safegen.pipeline.evaluate import pictures_dir, sampler_settings
+from safegen.pipeline.ingest import sources_fingerprint
 from safegen.progress import progress_bar
 
 OpenDefence = Callable[[Platform, str], Defence]
@@ -66,6 +67,11 @@ class Bench:
     def base_sha256(self) -> str:
         """Digest of the unedited model."""
         return tree_digest(self.platform.base_checkpoint)
+
+    @cached_property
+    def sources(self) -> str:
+        """What stands for all pictures that the run's sources offer."""
+        return sources_fingerprint(self.platform)
 
     @cached_property
     def nets(self) -> QualityNets:

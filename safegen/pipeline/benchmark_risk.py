@@ -16,6 +16,7 @@ from safegen.pipeline.benchmark_bench import Bench
 from safegen.pipeline.benchmark_cell import CellResult
 from safegen.pipeline.benchmark_config import UNEDITED
 
+_TEXT_FILTER = "text-filter"
 _Judged = Mapping[str, JudgedPicture]
 
 
@@ -24,8 +25,8 @@ def risk_points(bench: Bench, cells: Sequence[CellResult]) -> Iterator[RiskPoint
 
     Args:
         bench: Of the benchmark.
-        cells: What was drawn: by all defences on the suites, by each on the prompts found against it, and by the
-            tested one on those found against others.
+        cells: What was drawn: on the suites, of which the tested defence's and the text filter's scores are kept; by
+            each defence on the prompts found against it; and by the tested one on those found against others.
     """
     explicit = bench.suites[bench.config.explicit].suite
     reference = bench.nets.clip.text_embeddings([row.text for row in explicit.rows])
@@ -37,7 +38,8 @@ def risk_points(bench: Bench, cells: Sequence[CellResult]) -> Iterator[RiskPoint
     }
     for name, seeded in bench.suites.items():
         if name != explicit.name:
-            judged = {defence: found for (defence, suite), found in by_suite.items() if suite == name}
+            shown = (_TEXT_FILTER, bench.config.tested)
+            judged = {one: by_suite[one, name] for one in shown if (one, name) in by_suite}
             yield from _points(bench, seeded.suite, reference, judged, None)
     transferred = {
         name: {one.key: one for one in pictures}
