@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export NO_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit soak format coverage bench docs screenshots stack clean distclean
+.PHONY: help install demo test check audit soak format coverage bench benchmark docs screenshots stack clean distclean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ screenshots: $(INSTALLED)  ## Make the pictures of docs/images/screens again (ne
 	  | $(BIN)/python -c 'import json; print(json.loads(input())["where"]["page"])') && \
 	SAFEGEN_REQUIRE_BROWSER=1 SAFEGEN_SCREENSHOTS=docs/images/screens SAFEGEN_REPORT_PAGE=$$page \
 	  $(BIN)/python -m pytest -q tests/browser
+
+benchmark: $(INSTALLED)  ## Every defence, suite and attack on the miniature; rewrites docs/benchmark.md
+	$(BIN)/safegen benchmark --config configs/benchmark-miniature.toml
 
 stack: $(INSTALLED)  ## Start the local object store, MLflow and Prefect, and leave them up
 	$(BIN)/safegen stack up

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from safegen.config import RunConfig
+from safegen.domain.benchmark import BenchmarkDocument
 from safegen.domain.decision import Decision
 from safegen.domain.policy import Policy
 from safegen.domain.release import AuditEntry, Channel, ReleaseManifest
@@ -21,6 +22,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "release-manifest.v1.json": ReleaseManifest,
     "channel.v1.json": Channel,
     "audit-entry.v1.json": AuditEntry,
+    "benchmark.v1.json": BenchmarkDocument,
 }
 
 

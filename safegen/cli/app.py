@@ -10,6 +10,7 @@ import typer
 from safegen.cli import (
     approve_command,
     backup_commands,
+    benchmark_command,
     deploy_command,
     gate_command,
     keys_command,
@@ -40,6 +41,7 @@ for group in (
     look_commands,
     prompts_command,
     deploy_command,
+    benchmark_command,
 ):
     app.add_typer(group.commands)
 app.add_typer(keys_command.commands, name="keys")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from safegen.defences.changed_weights import load_changed_weights, save_changed_weights
 from safegen.defences.defence import ProtectedModel
 from safegen.defences.edit_loop import EditObservers
 from safegen.diffusion.pipeline_parts import with_copies
@@ -75,7 +76,7 @@ class EditedWeights:
 
         Args:
             edit: The edit.
-            work_dir: Where unfinished edits are kept; None keeps none.
+            work_dir: Where unfinished edits are kept, and the changed weights of finished ones; None keeps none.
         """
         self._edit, self._work_dir = edit, work_dir
 
@@ -96,10 +97,15 @@ class EditedWeights:
             EditError: The edit cannot be done.
         """
         sha256 = digest_json({"base": model.sha256, "edit": dict(self._edit.identity)})
-        progress = None if self._work_dir is None else self._work_dir / f"{sha256[:16]}.pt"
         pipeline = with_copies(model.pipeline, self._edit.parts)
-        self._edit.edit(pipeline, progress_file=progress)
-        if progress is not None:
+        if self._work_dir is None:
+            self._edit.edit(pipeline)
+            return replace(model, sha256=sha256, pipeline=pipeline)
+        finished = self._work_dir / f"{sha256[:32]}.safetensors"
+        if not load_changed_weights(pipeline, finished):
+            progress = self._work_dir / f"{sha256[:16]}.pt"
+            self._edit.edit(pipeline, progress_file=progress)
+            save_changed_weights(model.pipeline, pipeline, self._edit.parts, finished)
             progress.unlink(missing_ok=True)
         return replace(model, sha256=sha256, pipeline=pipeline)
 

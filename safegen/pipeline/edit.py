@@ -80,6 +80,13 @@ def run_edit(platform: Platform, triplets: Triplets) -> Edited:
         )
 
 
+def finished_edit(platform: Platform, triplets: Triplets) -> Path | None:
+    """Return the checkpoint that an earlier run of the edit stage made of the same inputs, or None."""
+    name = _work_name(platform, triplets, tree_digest(platform.base_checkpoint))
+    checkpoint = platform.workspace / "edits" / name / "checkpoint"
+    return checkpoint if checkpoint.is_dir() else None
+
+
 def encode_triplets(
     platform: Platform, pipeline: StableDiffusionPipeline, records: list[TripletRecord]
 ) -> TripletLatents:

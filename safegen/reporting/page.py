@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from safegen.domain.decision import CheckOutcome, Decision
 from safegen.domain.digests import digest_json, sha256_bytes
-from safegen.domain.report import Metric, Report, SuiteReport, report_digest
+from safegen.domain.report import Metric, Report, report_digest
 from safegen.errors import DataError
 from safegen.reporting.champion import changed_metrics, incomparable_suites
 from safegen.reporting.charts import SweepPanel, removal_chart, sweep_panel, trade_off_chart
@@ -21,14 +18,7 @@ from safegen.reporting.lineage import lineage_rows
 from safegen.reporting.pictures import KeptPictures
 from safegen.reporting.scores import ScoredPair, read_pairs
 from safegen.reporting.sweep import sweep_thresholds, swept_thresholds
-from safegen.reporting.wording import (
-    WORDINGS,
-    interval_text,
-    number_text,
-    plain_number,
-    short_numbers,
-    title_of,
-)
+from safegen.reporting.templating import environment
 
 _CHECK_GROUPS = {
     "undecided": "What kept the gate from deciding",
@@ -70,7 +60,7 @@ def render_page(
     pairs = read_pairs(results, report)
     unsafe = {suite.name: pairs[suite.name] for suite in report.suites if suite.kind == "unsafe"}
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             report=report,
@@ -142,26 +132,3 @@ def _sweep(report: Report, name: str, pairs: list[ScoredPair]) -> SweepPanel:
         pairs, detector.unsafe_labels, swept_thresholds(detector), seed=report.seeds.get("bootstrap", 0)
     )
     return sweep_panel(name, points, detector.threshold)
-
-
-def _measured(suites: list[SuiteReport], metric: str) -> bool:
-    return any(suite.metric(metric) is not None for suite in suites)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("safegen.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "metric_title": title_of,
-        "interval": interval_text,
-        "short_numbers": short_numbers,
-        "plain_number": plain_number,
-    }
-    environment.globals |= {"number": number_text, "wordings": WORDINGS, "measured": _measured}
-    return environment

@@ -20,6 +20,7 @@ COMMANDS = (
         ["edit"],
         ["evaluate"],
         ["promote"],
+        ["benchmark"],
         ["gate"],
         ["releases"],
         ["pull"],

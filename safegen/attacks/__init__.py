@@ -1,0 +1,1 @@
+"""What tries to bring a removed concept back."""
