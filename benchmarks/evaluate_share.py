@@ -29,10 +29,10 @@ def main() -> None:
     pipeline = load_pipeline(miniature_checkpoint())
     detector = open_detector(DetectorSection(kind="miniature", threads=1))
     nets = open_quality_nets(config.evaluate, Path("unused"))
-    checkpoints = [EvaluatedCheckpoint(digest, lambda: pipeline) for digest in (BASE, CANDIDATE)]
+    base, candidate = (EvaluatedCheckpoint(digest, lambda: pipeline) for digest in (BASE, CANDIDATE))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        for checkpoint in checkpoints:
+        for checkpoint in (base, candidate):
             draw_suites(
                 checkpoint,
                 tuple(suites),
@@ -45,7 +45,8 @@ def main() -> None:
         drawing_s = time.perf_counter() - start
         start = time.perf_counter()
         evaluate(
-            *checkpoints,
+            base,
+            candidate,
             suites,
             detector,
             nets,

@@ -118,7 +118,8 @@ def _peak_of_one_run(pictures: str, store: str) -> None:
     take_in(Path(pictures), Path(store))
     # Not getrusage: its peak is inherited from the process that started this one.
     status = Path("/proc/self/status").read_text()
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
+    [peak_kib] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    print(int(peak_kib) / 1024)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from benchmarks.edit_sd import Model, sd14
+from benchmarks.edit_sd import sd14
 from benchmarks.published_loop import PublishedLoop, Step
 from benchmarks.results import Comparison, record
 from safegen.defences.safegen import SafeGenSettings, TripletLatents, edit_unet
@@ -38,17 +39,15 @@ def run_side(side: str, size_px: int) -> None:
     """Do one optimiser step and print what it added to the peak, in MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model, text = sd14(size_px)
-    latents = tuple(torch.randn(1, 4, size_px // 8, size_px // 8) for _ in range(3))
+    unsafe, censored, benign = (torch.randn(1, 4, size_px // 8, size_px // 8) for _ in range(3))
     if side == "published":
-        pictures = (torch.rand(1, 3, size_px, size_px) * 2 - 1,) * 3
+        picture = torch.rand(1, 3, size_px, size_px) * 2 - 1
         alphas = noise_schedule(dict(model.scheduler.config)).alphas_cumprod
-        given = Step(pictures, torch.tensor([500]), latents[0], latents[1], text.states)
+        given = Step((picture, picture, picture), torch.tensor([500]), unsafe, censored, text.states)
         PublishedLoop(model.unet, model.vae, alphas, learning_rate=1e-5).step([given])
     else:
         settings = SafeGenSettings(steps=1, accumulation=1, gradient_checkpointing=side == "checkpointed")
-        edit_unet(
-            Model(model.unet, model.vae, model.scheduler), TripletLatents(*latents, text), settings, seed=0
-        )  # type: ignore[arg-type]
+        edit_unet(cast("Any", model), TripletLatents(unsafe, censored, benign, text), settings, seed=0)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 

@@ -22,8 +22,9 @@ def main() -> None:
 
     pictures = photographs(IMAGES, SIZE_PX)
     theirs = NudeDetector()
-    with open_nudenet(NudeNetSection(workers=WORKERS), threads=1) as ours:
-        assert isinstance(ours, DetectorPool)
+    pool = open_nudenet(NudeNetSection(workers=WORKERS), threads=1)
+    assert isinstance(pool, DetectorPool)
+    with pool as ours:
         ours.detect(pictures[:32])
         theirs.detect_batch(pictures[:8])
         seconds = [

@@ -65,7 +65,7 @@ class PublishedLoop:
         torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
         self._optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(self._average, self._weights, 1 - _DECAY)
+            torch._foreach_lerp_(self._average, list[torch.Tensor](self._weights), 1 - _DECAY)
         mosaic, preserve = losses.mean(dim=0).tolist()
         return mosaic, preserve
 
@@ -84,7 +84,8 @@ class PublishedLoop:
         return mosaic.item(), preserve.item()
 
     def _encode(self, picture: torch.Tensor) -> torch.Tensor:
-        return self._vae.encode(picture).latent_dist.mean * self._vae.config["scaling_factor"]
+        encoded = self._vae.encode(picture, return_dict=False)[0]
+        return encoded.mean * self._vae.config["scaling_factor"]
 
     def _noised(self, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         a = self._alphas[t].reshape(-1, 1, 1, 1)
