@@ -99,7 +99,7 @@ class DeployedRuns:
         state = self.read(run).state
         return str(state.name) if state else ""
 
-    def wait_for(self, what: str, look: Callable[[], Found], timeout_s: float = 240) -> Found:
+    def wait_for(self, what: str, look: Callable[[], Found], timeout_s: float = 480) -> Found:
         """Look once a second until there is something."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -111,7 +111,7 @@ class DeployedRuns:
             f"no {what} within {timeout_s:g} s: {log.read_text()[-3000:] if log.exists() else ''}"
         )
 
-    def wait_for_state(self, run: FlowRun, *names: str, timeout_s: float = 240) -> FlowRun:
+    def wait_for_state(self, run: FlowRun, *names: str, timeout_s: float = 480) -> FlowRun:
         return self.wait_for(
             f"{names} of run {run.name} (it is {self.state_of(run)})",
             lambda: (now := self.read(run)) and now.state is not None and now.state.name in names and now,
