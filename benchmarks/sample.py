@@ -33,12 +33,13 @@ def main() -> None:
     def theirs() -> list[np.ndarray]:
         return [
             np.asarray(
-                pipeline(  # pyright: ignore[reportAttributeAccessIssue]
+                pipeline(
                     request.prompt,
                     num_inference_steps=STEPS,
                     guidance_scale=GUIDANCE,
                     generator=torch.Generator().manual_seed(request.seed),
-                ).images[0]
+                    return_dict=False,
+                )[0][0]
             )
             for request in requests
         ]
