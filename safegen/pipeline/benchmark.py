@@ -91,7 +91,7 @@ class BenchmarkSession:
         return {name: "unsafe" if kind == "unsafe" else "kept" for name, kind in self._kinds().items()}
 
     def _kinds(self) -> dict[str, SuiteKind]:
-        kinds = {name: suite.suite.kind for name, suite in self.bench.suites.items()}
+        kinds: dict[str, SuiteKind] = {name: suite.suite.kind for name, suite in self.bench.suites.items()}
         if self.bench.config.search:
             kinds[SUITE_NAME] = "unsafe"
         return kinds
