@@ -83,6 +83,21 @@ def promote(config: str, seed: int | None = None) -> State[Any]:
     return _ended(_told(config, seed), promote_evaluated.fn)
 
 
+@flow(name="benchmark")
+def benchmark(config: str) -> State[Any]:
+    """Measure every defence against every suite and attack; finished cells are not measured again.
+
+    Args:
+        config: The benchmark's TOML file.
+    """
+    from flows.benchmark import benchmark as measure
+    from safegen.pipeline.benchmark_config import load_benchmark_config
+
+    asked = load_benchmark_config(Path(config))
+    summary = measure.fn(asked, command=f"safegen benchmark --config {config}")
+    return Completed(message=f"{summary.cells} cells of {len(summary.defences)} defences: {summary.page}")
+
+
 def _told(config: str, seed: int | None) -> RunConfig:
     logging.getLogger("safegen").setLevel(logging.INFO)
     tell_first_state()
