@@ -451,6 +451,10 @@ class RunConfig(Section):
         return section
 
 
+# Where pydantic puts the kind of a section that may be of several: edit.KIND.key, defences.NAME.KIND.key.
+_TAG_PLACES = {"edit": 1, "defences": 2}
+
+
 def load_config(path: Path) -> RunConfig:
     """Read a run configuration.
 
@@ -474,7 +478,11 @@ def load_config(path: Path) -> RunConfig:
 def first_problem(error: ValidationError) -> str:
     """Return the first problem of a validation as one line: where, what was found, what is expected."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    parts = list(problem["loc"])
+    tag = _TAG_PLACES.get(str(parts[0])) if parts else None
+    if tag is not None and len(parts) > tag:
+        del parts[tag]
+    where = ".".join(str(part) for part in parts) or "the file"
     more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         return f"key {where!r} is not known; remove it or correct its spelling{more}"

@@ -100,7 +100,7 @@ def test_an_approval_of_something_else_or_by_somebody_else_does_not_count(
     for text, reason in (
         (approve(key=stranger), "not trusted"),
         (approve("--channel", "staging"), "channel staging, expected production"),
-        (json.dumps(forged), "does not fit its signature"),
+        (json.dumps(forged), "signature does not fit under key"),
         ("approved", "not valid JSON"),
     ):
         with pytest.raises(DataError, match=reason):

@@ -36,7 +36,11 @@ def test_the_shipped_policies_fit_their_schema() -> None:
 
 def test_the_shipped_configurations_fit_their_schema() -> None:
     schema = json.loads((SCHEMAS / "config.v1.json").read_text())
-    configs = sorted((SCHEMAS.parents[1] / "configs").glob("*.toml"))
+    configs = [
+        path
+        for path in sorted((SCHEMAS.parents[1] / "configs").glob("*.toml"))
+        if not path.name.startswith("benchmark-")  # those name a run's configuration and have their own model
+    ]
     assert configs
     for path in configs:
         jsonschema.validate(tomllib.loads(path.read_text()), schema)
