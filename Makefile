@@ -12,10 +12,10 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export NO_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit soak format coverage bench benchmark docs screenshots stack clean distclean
+.PHONY: help install demo test test-long check audit soak format coverage bench benchmark docs screenshots stack clean distclean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
@@ -29,8 +29,11 @@ install: $(INSTALLED)  ## Make the virtual environment from the lock (once; abou
 demo: $(INSTALLED)  ## Retrain, evaluate, gate and promote the miniature, from raw images to a release
 	$(BIN)/safegen retrain --config configs/miniature.toml
 
-test: $(INSTALLED)  ## Run every test
-	$(BIN)/python -m pytest -q
+test: $(INSTALLED)  ## Run the tests, but for the whole jobs of `make test-long`
+	$(BIN)/python -m pytest -q -m "not long"
+
+test-long: $(INSTALLED)  ## Whole jobs: schedules, topology, kills, every documented command, the wheel, the UIs
+	$(BIN)/python -m pytest -q -m long
 
 check: $(INSTALLED)  ## Formatting, lint, layers and types, as CI runs them
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from tests.short_run import make_workbench
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.integration,
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600, func_only=True),
 ]
 CANDIDATES = ((2, "lenient", 0), (3, "strict", 1), (4, "lenient", 0))

@@ -30,7 +30,7 @@ from safegen.release.channel import list_channels
 from safegen.release.verify import verify_stored
 from tests.short_run import Workbench, make_workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 POINTS = {
     "mid-ingest": "store/blobs/sha256/*/*",

@@ -13,22 +13,22 @@ from safegen.stack import control
 from tests.short_run import Workbench, make_workbench
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    """Where all runs of this session work."""
+    """Where all runs of a module work: what one module releases is no other module's champion."""
     return make_workbench(tmp_path_factory.mktemp("flows"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def object_server(workbench: Workbench) -> Iterator[RunConfig]:
-    """The main workspace's object store, up for the whole session as after `safegen stack up`; the run's config."""
+    """The main workspace's object store, up for the whole module as after `safegen stack up`; the run's config."""
     config = load_config(workbench.write_run())
     control.start(stack_root(config), ("s3",))
     yield config
     control.stop(stack_root(config))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def prefect_server(workbench: Workbench) -> Iterator[None]:
     """Prefect's own test server; results lie where the command line keeps those of the main workspace."""
     with pytest.MonkeyPatch.context() as environment:
@@ -45,7 +45,7 @@ def prefect_server(workbench: Workbench) -> Iterator[None]:
             yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def first_run(object_server: RunConfig, prefect_server: None) -> Summary:
     """The first run of the main workspace, blocked by its policy; later tests begin where it ended."""
     from flows.protect import protect

@@ -28,7 +28,7 @@ from safegen.pipeline.summary import Summary
 from tests.documented import PAGES, ROOT, Command, commands_of, examples_of_help
 from tests.short_run import Workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 _SD = "needs Stable Diffusion's weights and a GPU; tests/integration/test_stable_diffusion.py runs its parts"
 _STACK = "would stop the servers of this session; tests/integration/test_stack.py::test_the_whole_stack"
@@ -48,10 +48,10 @@ NOT_RUN = {
     "make check": _CI,
     "make install": _CI,
     "make test": _CI,
+    "make test-long": _CI,
     'python -m pytest -q -m "not slow and not integration"': _CI,
     "python -m pytest tests/unit -q": _CI,
     "make demo": "installs, and runs `safegen retrain` in full; the same command is run here on a short configuration",
-    "python -m benchmarks.ablation --out docs/method-ablation.json": "takes hours",
     "export SAFEGEN_GUARD_PUBLIC_KEYS=release.pub": _GUARD,
     "mlflow server --app-name safegen --backend-store-uri postgresql://… --artifacts-destination s3://…": _GUARD,
     "jq -j .payload signed.json > payload; jq -r .signature signed.json | base64 -d > signature": _GUARD,

@@ -12,7 +12,7 @@ from safegen.config import RunConfig
 from tests.documented import ROOT
 from tests.short_run import Workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "miniature.ipynb"
 
 

@@ -17,7 +17,7 @@ from safegen.stack import control
 from tests.deployed_runs import DeployedRuns, Operators, connected, every_minute, operators, safegen
 from tests.short_run import Workbench, make_workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 MADE = ("ingest", "validate", "triplets", "edit", "evaluate")
 KEPT = (*MADE, "gate", "report")

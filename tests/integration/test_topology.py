@@ -36,7 +36,7 @@ from tests.deployed_runs import ROOT, connected, safegen
 from tests.postgres import Postgres, postgres_server
 from tests.short_run import make_workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "compose" / "compose.yaml").read_text())[
     "services"

@@ -20,7 +20,7 @@ import pytest
 from tests.documented import ROOT
 from tests.short_run import make_workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

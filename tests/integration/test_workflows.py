@@ -13,7 +13,7 @@ import yaml
 from tests.integration.test_gate_action import Outcome, bash, run_action
 from tests.short_run import Workbench, make_workbench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
